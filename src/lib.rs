@@ -1,0 +1,27 @@
+//! In-process deduplication: *has this key been seen within the window?*
+//!
+//! ```
+//! use hapax::{Deduper, Verdict, Window};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dedup = Deduper::builder(Window::fixed(Duration::from_secs(600))).build()?;
+//! assert_eq!(dedup.check(b"order-17")?, Verdict::Unique);
+//! assert_eq!(dedup.check(b"order-17")?, Verdict::Duplicate);
+//! # Ok(())
+//! # }
+//! ```
+
+mod dedup;
+mod hash;
+mod shard;
+mod stats;
+mod table;
+mod time;
+mod verdict;
+
+pub use dedup::{BatchError, BatchErrorKind, Builder, CheckError, ConfigError, ConfigProblem, Deduper, Mode, OnFull};
+pub use hash::{KeyHash, composite};
+pub use stats::Stats;
+pub use time::{Clock, MAX_BUCKETS, ManualClock, SystemClock, Timestamp, Window};
+pub use verdict::Verdict;

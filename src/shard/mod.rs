@@ -1,0 +1,1 @@
+//! One lock and all that it protects.

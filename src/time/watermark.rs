@@ -1,0 +1,130 @@
+//! The watermark: the bucket below which time is closed.
+
+use super::{Bucket, Grid, Timestamp};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// The latest time seen and the watermark that follows from it; one for all
+/// shards of a deduper. Neither ever goes back.
+///
+/// In processing time the lateness is zero: the watermark is the bucket of the
+/// latest clock reading.
+///
+/// # Ordering
+///
+/// All accesses are `Relaxed`. A shard reads the watermark under its own lock:
+/// of two checks in one shard, the later lock holder reads the same value or a
+/// newer one, because reads of one atomic that are ordered by the lock never
+/// go backwards (read-read coherence). No other data is published through it.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    grid: Grid,
+    lateness: Duration,
+    largest_seen_micros: AtomicI64,
+    bucket: AtomicI64,
+}
+
+/// A time was further ahead of the largest seen than allowed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooFarAhead {
+    /// The time that the record was compared with.
+    pub(crate) largest_seen: Timestamp,
+}
+
+/// Stands for "no time seen yet": earlier than any timestamp.
+const NONE_SEEN: i64 = i64::MIN;
+
+impl Watermark {
+    pub(crate) fn new(grid: Grid, lateness: Duration) -> Self {
+        Self {
+            grid,
+            lateness,
+            largest_seen_micros: AtomicI64::new(NONE_SEEN),
+            bucket: AtomicI64::new(grid.bucket(Timestamp::MIN).0),
+        }
+    }
+
+    /// The watermark's bucket.
+    #[inline]
+    pub(crate) fn bucket(&self) -> Bucket {
+        Bucket(self.bucket.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of `time` and raises the watermark where it follows.
+    #[inline]
+    pub(crate) fn advance(&self, time: Timestamp) {
+        raise(&self.largest_seen_micros, time.as_micros());
+        // Not only when this time is the largest: the thread that saw the
+        // largest may not have come as far as raising the bucket.
+        raise(&self.bucket, self.grid.bucket(time.saturating_sub(self.lateness)).0);
+    }
+
+    /// Like [`advance`](Self::advance), but refuses a time more than
+    /// `max_ahead` beyond the largest seen and then moves nothing. Before any
+    /// time was seen, `before_first` stands for the largest.
+    pub(crate) fn try_advance(
+        &self,
+        time: Timestamp,
+        max_ahead: Duration,
+        before_first: impl FnOnce() -> Timestamp,
+    ) -> Result<(), TooFarAhead> {
+        let largest_seen = match self.largest_seen_micros.load(Ordering::Relaxed) {
+            NONE_SEEN => before_first(),
+            micros => Timestamp::from_micros(micros),
+        };
+        if time > largest_seen.saturating_add(max_ahead) {
+            return Err(TooFarAhead { largest_seen });
+        }
+        self.advance(time);
+        Ok(())
+    }
+}
+
+/// `fetch_max` that leaves the cache line shared when there is nothing to do.
+#[inline]
+fn raise(cell: &AtomicI64, value: i64) {
+    if cell.load(Ordering::Relaxed) < value {
+        cell.fetch_max(value, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Window;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn watermark(lateness_micros: u64) -> Watermark {
+        let grid = Window::fixed(Duration::from_micros(80)).grid();
+        Watermark::new(grid, Duration::from_micros(lateness_micros))
+    }
+
+    #[test]
+    fn follows_the_largest_time_less_lateness() {
+        let watermark = watermark(15);
+        watermark.advance(at(100));
+        assert_eq!(watermark.bucket(), Bucket(8));
+        watermark.advance(at(50));
+        assert_eq!(watermark.bucket(), Bucket(8));
+        watermark.advance(at(105));
+        assert_eq!(watermark.bucket(), Bucket(9));
+    }
+
+    #[test]
+    fn a_time_too_far_ahead_moves_nothing() {
+        let watermark = watermark(0);
+        let ahead = Duration::from_micros(1_000);
+        assert_eq!(
+            watermark.try_advance(at(1_101), ahead, || at(100)),
+            Err(TooFarAhead { largest_seen: at(100) })
+        );
+        assert_eq!(watermark.try_advance(at(100), ahead, || at(100)), Ok(()));
+        let before = watermark.bucket();
+        assert!(watermark.try_advance(at(1_101), ahead, || at(9_999)).is_err());
+        assert_eq!(watermark.bucket(), before);
+        assert_eq!(watermark.try_advance(at(1_100), ahead, || at(0)), Ok(()));
+    }
+}
