@@ -41,8 +41,11 @@ pub(crate) enum KeyHasher {
     /// whatever the seed.
     Trusted(u64),
     /// The caller's own function.
-    Custom(Box<dyn Fn(&[u8]) -> KeyHash + Send + Sync>),
+    Custom(CustomHash),
 }
+
+/// A caller's hash function.
+pub(crate) type CustomHash = Box<dyn Fn(&[u8]) -> KeyHash + Send + Sync>;
 
 impl KeyHasher {
     /// A keyed hasher; all 32 bytes of `secret` matter.
@@ -129,7 +132,10 @@ mod tests {
             let mut other = secret;
             other[byte] ^= 1;
             assert_ne!(KeyHasher::keyed(&secret).hash(b"k"), KeyHasher::keyed(&other).hash(b"k"));
-            assert_ne!(KeyHasher::trusted(&secret).hash(b"k"), KeyHasher::trusted(&other).hash(b"k"));
+            assert_ne!(
+                KeyHasher::trusted(&secret).hash(b"k"),
+                KeyHasher::trusted(&other).hash(b"k")
+            );
         }
     }
 

@@ -14,14 +14,20 @@
 
 mod dedup;
 mod hash;
+mod memory;
+mod mode;
 mod shard;
 mod stats;
 mod table;
 mod time;
 mod verdict;
 
-pub use dedup::{BatchError, BatchErrorKind, Builder, CheckError, ConfigError, ConfigProblem, Deduper, Mode, OnFull};
+pub use dedup::{
+    BatchError, BatchErrorKind, Builder, CheckError, ConfigError, ConfigProblem, Deduper,
+};
 pub use hash::{KeyHash, composite};
+pub use memory::OnFull;
+pub use mode::Mode;
 pub use stats::Stats;
 pub use time::{Clock, MAX_BUCKETS, ManualClock, SystemClock, Timestamp, Window};
 pub use verdict::Verdict;

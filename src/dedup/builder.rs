@@ -1,57 +1,33 @@
 //! The builder: a deduper's configuration, checked as a whole.
 
-use super::Deduper;
 use super::error::{ConfigError, ConfigProblem};
+use super::{Deduper, Domain};
 use crate::hash::{KeyHash, KeyHasher};
+use crate::memory::{Budget, MemoryLimit, OnFull};
+use crate::mode::Mode;
+use crate::shard::{Rules, Shards};
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-/// What is kept of a key, and so how sure a `Duplicate` is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// A 56-bit fingerprint, next to the shard and line that it lies in. A new
-    /// key is called `Duplicate` with a probability of live keys in its shard
-    /// / 2^56, live in [`Stats`](crate::Stats). About 13 bytes a key.
-    #[default]
-    Fingerprint,
-    /// The whole key, compared on every hit: a new key is never called
-    /// `Duplicate`. The key's own bytes and about 18 more.
-    Verified,
-}
+/// Without a hint: 1,024 shards.
+const DEFAULT_CAPACITY: u64 = 1_024 * KEYS_PER_SHARD;
 
-impl Mode {
-    /// [`Mode::Fingerprint`].
-    pub const fn fingerprint() -> Self {
-        Self::Fingerprint
-    }
+/// Growing a shard rewrites it: some 20 microseconds at this size. Many more
+/// shards would no longer fit the caches with their headers.
+const KEYS_PER_SHARD: u64 = 8_192;
 
-    /// [`Mode::Verified`].
-    pub const fn verified() -> Self {
-        Self::Verified
-    }
-}
+/// Few enough for a small deduper, enough that threads rarely meet.
+const LEAST_SHARDS: u32 = 16;
+const MOST_SHARDS: u32 = 1 << 16;
 
-/// What happens to a new key when the memory limit is reached. Known keys
-/// answer `Duplicate` in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnFull {
-    /// The check is a [`CheckError::Full`](crate::CheckError::Full).
-    Reject,
-    /// The oldest bucket is given up everywhere at once; if only the current
-    /// one is left, single keys are. Counted in
-    /// [`Stats::evicted`](crate::Stats::evicted).
-    EvictOldest,
-}
+/// A shard's share of a memory limit: its memory comes in steps of one page
+/// (and one block, in verified mode), which must be small against the share.
+const LIMIT_BYTES_PER_SHARD: u64 = 128 << 10;
 
-/// The memory limit and the policy at it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MemoryLimit {
-    pub(crate) bytes: u64,
-    pub(crate) on_full: OnFull,
-}
+/// The least memory limit: 16 shards and a map of key blocks.
+const LEAST_LIMIT_BYTES: u64 = 4 << 20;
 
 /// A span that timestamps can surely tell.
 const LONGEST_SPAN: Duration = Duration::from_secs(1_000 * 366 * 24 * 60 * 60);
@@ -172,15 +148,68 @@ impl Builder {
     /// [`ConfigError`], naming every problem at once.
     pub fn build(mut self) -> Result<Deduper, ConfigError> {
         let mut problems = self.window_problems();
-        let hasher = self.take_hasher().map_err(|problem| problems.push(problem)).ok();
-        ConfigError::from_problems(problems)?;
-        let clock = self.clock.take().unwrap_or_else(|| Arc::new(SystemClock::new()));
-        Deduper::from_builder(&self, hasher.expect("a missing hasher is a problem"), clock)
+        problems.extend(self.limit_problem());
+        match (self.take_hasher(), problems.is_empty()) {
+            (Ok(hasher), true) => Ok(self.assemble(hasher)),
+            (Ok(_), false) => Err(ConfigError::new(problems)),
+            (Err(problem), _) => {
+                problems.push(problem);
+                Err(ConfigError::new(problems))
+            }
+        }
+    }
+
+    /// Puts a deduper of a valid configuration together.
+    fn assemble(self, hasher: KeyHasher) -> Deduper {
+        let lateness = self.lateness.unwrap_or(Duration::ZERO);
+        let rules = Rules::new(self.window, lateness, self.mode, self.on_full(), self.tags);
+        let budget = Arc::new(Budget::new(self.limit.map(|limit| limit.bytes)));
+        let shards = self.shards();
+        budget.reserve(Shards::fixed_bytes(shards, &rules));
+        Deduper {
+            shards: Shards::new(shards, rules, Arc::clone(&budget)),
+            hasher,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
+            window: self.window,
+            budget,
+            domain: match self.lateness {
+                None => Domain::Processing,
+                Some(_) => Domain::Event { max_ahead: self.max_ahead },
+            },
+            limit_bytes: self.limit.map(|limit| limit.bytes),
+            next_to_maintain: AtomicUsize::new(0),
+        }
+    }
+
+    fn on_full(&self) -> Option<OnFull> {
+        self.limit.map(|limit| limit.on_full)
+    }
+
+    /// How many shards: enough for the expected keys, and few enough that the
+    /// first pages of all leave most of a memory limit free.
+    fn shards(&self) -> u32 {
+        let expected = self.capacity.unwrap_or(DEFAULT_CAPACITY).div_ceil(KEYS_PER_SHARD);
+        let by_capacity = expected.clamp(LEAST_SHARDS.into(), MOST_SHARDS.into()) as u32;
+        let by_limit = match self.limit {
+            Some(limit) => (limit.bytes / LIMIT_BYTES_PER_SHARD).min(MOST_SHARDS.into()) as u32,
+            None => MOST_SHARDS,
+        };
+        let by_limit = 1 << by_limit.max(LEAST_SHARDS).ilog2();
+        by_capacity.next_power_of_two().min(by_limit)
+    }
+
+    fn limit_problem(&self) -> Option<ConfigProblem> {
+        let limit_bytes = self.limit?.bytes;
+        (limit_bytes < LEAST_LIMIT_BYTES).then_some(ConfigProblem::LimitTooSmall {
+            limit_bytes,
+            needed_bytes: LEAST_LIMIT_BYTES,
+        })
     }
 
     fn window_problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
-        if !(1..=MAX_BUCKETS).contains(&self.window.buckets) {
+        let most = MAX_BUCKETS.min(u32::from(self.tags).saturating_sub(4) / 2);
+        if !(1..=most).contains(&self.window.buckets) {
             problems.push(ConfigProblem::Buckets(self.window.buckets));
         }
         let Some(span) = self.window.span() else { return problems };

@@ -95,9 +95,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// `Err` with all `problems`, or `Ok` if there are none.
-    pub(crate) fn from_problems(problems: Vec<ConfigProblem>) -> Result<(), Self> {
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+    pub(super) const fn new(problems: Vec<ConfigProblem>) -> Self {
+        Self { problems }
     }
 
     /// The problems found, at least one.

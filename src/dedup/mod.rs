@@ -1,25 +1,52 @@
 //! The deduper: keys and times in, verdicts out.
 
+mod batch;
 mod builder;
 mod error;
 
-pub(crate) use builder::MemoryLimit;
-pub use builder::{Builder, Mode, OnFull};
+pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
 
 use crate::hash::KeyHasher;
+use crate::memory::Budget;
+use crate::mode::Mode;
+use crate::shard::{Refusal, Rules, Shards, Tally};
 use crate::stats::Stats;
-use crate::time::{Clock, Timestamp, Window};
+use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Answers, for each key: has it been seen within the window?
 ///
-/// Shared by reference between any number of threads.
+/// Shared by reference between any number of threads. Checks of one key are
+/// linearizable: of any number of concurrent checks of a key that is not in
+/// the window, exactly one gets [`Verdict::Unique`].
+///
+/// A check records at once. If the process crashes between the check and the
+/// work, the message is not processed again by this deduper's verdict; where
+/// the work fails without a crash, [`forget`](Self::forget) lets the retry in.
 pub struct Deduper {
+    shards: Shards,
     hasher: KeyHasher,
     clock: Arc<dyn Clock>,
+    window: Window,
+    budget: Arc<Budget>,
+    domain: Domain,
+    limit_bytes: Option<u64>,
+    /// The shard that `maintain` comes to next.
+    next_to_maintain: AtomicUsize,
+}
+
+/// Which times a deduper runs on.
+#[derive(Clone, Copy, Debug)]
+enum Domain {
+    /// The clock's.
+    Processing,
+    /// The records' own.
+    Event { max_ahead: Duration },
 }
 
 impl Deduper {
@@ -28,97 +55,177 @@ impl Deduper {
         Builder::new(window)
     }
 
-    pub(crate) fn from_builder(
-        _builder: &Builder,
-        hasher: KeyHasher,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ConfigError> {
-        Ok(Self { hasher, clock })
-    }
-
     /// Checks a key at the present time, and records it if it was not known.
+    ///
+    /// Costs one cache line for almost every key, a lock that nobody else
+    /// holds, and a reading of the clock; [`check_batch`](Self::check_batch)
+    /// is several times faster a key.
     ///
     /// # Errors
     ///
     /// [`CheckError::TimeRequired`] in event time; [`CheckError::Full`] or
-    /// [`CheckError::OutOfMemory`] if there is no room. Nothing is recorded then.
+    /// [`CheckError::OutOfMemory`] if there is no room for a new key. Nothing
+    /// is recorded then.
     pub fn check(&self, key: &[u8]) -> Result<Verdict, CheckError> {
-        let _ = (self.hasher.hash(key), self.clock.now());
-        todo!()
+        self.read_clock()?;
+        self.check_in(key, None)
     }
 
     /// Checks a key at the record's own time.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check), [`CheckError::TimeNotExpected`] in processing
-    /// time, and [`CheckError::TooFarAhead`].
-    pub fn check_at(&self, _key: &[u8], _at: Timestamp) -> Result<Verdict, CheckError> {
-        todo!()
+    /// [`CheckError::TimeNotExpected`] in processing time;
+    /// [`CheckError::TooFarAhead`], which moves nothing; and those of
+    /// [`check`](Self::check) for want of room.
+    pub fn check_at(&self, key: &[u8], at: Timestamp) -> Result<Verdict, CheckError> {
+        let bucket = self.see(at)?;
+        self.check_in(key, Some(bucket))
     }
 
-    /// Checks `keys` in order, as if one by one, and fills in `verdicts`.
-    ///
-    /// # Errors
-    ///
-    /// A [`BatchError`] that says how many keys were completed; nothing after
-    /// them is recorded.
-    pub fn check_batch<K: AsRef<[u8]>>(
-        &self,
-        _keys: &[K],
-        _verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        todo!()
-    }
-
-    /// Checks `keys` in order at their own times.
-    ///
-    /// # Errors
-    ///
-    /// As [`check_batch`](Self::check_batch).
-    pub fn check_batch_at<K: AsRef<[u8]>>(
-        &self,
-        _keys: &[K],
-        _times: &[Timestamp],
-        _verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        todo!()
-    }
-
-    /// True iff `check` would say `Duplicate`; records nothing.
+    /// True iff [`check`](Self::check) would say `Duplicate`; records nothing.
     ///
     /// # Errors
     ///
     /// [`CheckError::TimeRequired`] in event time.
-    pub fn contains(&self, _key: &[u8]) -> Result<bool, CheckError> {
-        todo!()
+    pub fn contains(&self, key: &[u8]) -> Result<bool, CheckError> {
+        self.read_clock()?;
+        Ok(self.shards.contains(self.hasher.hash(key), key, None))
     }
 
-    /// True iff `check_at` would say `Duplicate`; records nothing and moves no
-    /// watermark.
+    /// True iff [`check_at`](Self::check_at) would say `Duplicate`; records
+    /// nothing and moves no watermark.
     ///
     /// # Errors
     ///
     /// [`CheckError::TimeNotExpected`] in processing time;
     /// [`CheckError::TooFarAhead`].
-    pub fn contains_at(&self, _key: &[u8], _at: Timestamp) -> Result<bool, CheckError> {
-        todo!()
+    pub fn contains_at(&self, key: &[u8], at: Timestamp) -> Result<bool, CheckError> {
+        self.admit(at)?;
+        let bucket = self.rules().grid.bucket(at);
+        Ok(self.shards.contains(self.hasher.hash(key), key, Some(bucket)))
     }
 
     /// Forgets a key, so that its next check is `Unique`: for a message whose
-    /// processing failed. True iff the key was known.
-    pub fn forget(&self, _key: &[u8]) -> bool {
-        todo!()
+    /// processing failed. True iff the key was remembered.
+    pub fn forget(&self, key: &[u8]) -> bool {
+        self.follow_clock();
+        self.shards.forget(self.hasher.hash(key), key)
     }
 
-    /// Does maintenance that checks have not done yet (clears dead slots,
-    /// gives memory back) for about `budget`. True iff nothing is left to do.
-    pub fn maintain(&self, _budget: Duration) -> bool {
-        todo!()
+    /// Does maintenance that checks have not come to: expires keys in shards
+    /// that nobody checks, and gives memory back. Checks do a bounded share of
+    /// it by themselves; call this when traffic has stopped or is uneven.
+    ///
+    /// Locks one shard after the other until all were visited (then it is
+    /// true) or until `budget` has passed (then it is false, and the next call
+    /// goes on from there). A shard takes some ten microseconds.
+    pub fn maintain(&self, budget: Duration) -> bool {
+        self.follow_clock();
+        let start = Instant::now();
+        for _ in 0..self.shards.len() {
+            // Relaxed: two callers at once may visit a shard twice, no more.
+            let next = self.next_to_maintain.fetch_add(1, Ordering::Relaxed);
+            self.shards.maintain(next % self.shards.len());
+            if start.elapsed() >= budget {
+                return false;
+            }
+        }
+        true
     }
 
-    /// A reading of the counters and sizes; locks each shard once.
+    /// A reading of the counters and sizes. Locks each shard once.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.follow_clock();
+        let tallies = (0..self.shards.len()).map(|index| self.shards.tally(index));
+        let total = tallies.fold(Tally::default(), Tally::plus);
+        Stats {
+            uniques: total.uniques,
+            duplicates: total.duplicates,
+            late: total.late,
+            rejected: total.rejected,
+            evicted: total.evicted,
+            live_keys: total.live_keys,
+            memory_bytes: self.budget.used_bytes(),
+            memory_limit_bytes: self.limit_bytes,
+            shards: self.shards.len(),
+            false_duplicate_rate: self.false_duplicate_rate(total.live_keys),
+            effective_window: self.rules().effective_window(self.window),
+        }
+    }
+
+    fn check_in(&self, key: &[u8], at: Option<Bucket>) -> Result<Verdict, CheckError> {
+        let verdict = self.shards.check(self.hasher.hash(key), key, at);
+        verdict.map_err(|refusal| self.check_error(refusal))
+    }
+
+    fn check_error(&self, refusal: Refusal) -> CheckError {
+        match (refusal, self.limit_bytes) {
+            (Refusal::Full, Some(limit_bytes)) => CheckError::Full { limit_bytes },
+            _ => CheckError::OutOfMemory,
+        }
+    }
+
+    fn rules(&self) -> &Rules {
+        self.shards.rules()
+    }
+
+    /// Takes note of the present time; processing time only.
+    fn read_clock(&self) -> Result<(), CheckError> {
+        match self.domain {
+            Domain::Processing => {
+                self.rules().watermark.advance(self.clock.now());
+                Ok(())
+            }
+            Domain::Event { .. } => Err(CheckError::TimeRequired),
+        }
+    }
+
+    /// Takes note of the present time where the clock is what counts; in event
+    /// time only records move the watermark.
+    fn follow_clock(&self) {
+        let _ = self.read_clock();
+    }
+
+    /// Takes note of a record's time; its bucket.
+    fn see(&self, at: Timestamp) -> Result<Bucket, CheckError> {
+        self.admit(at)?;
+        self.rules().watermark.advance(at);
+        Ok(self.rules().grid.bucket(at))
+    }
+
+    /// Refuses a record's time that is too far ahead; event time only.
+    fn admit(&self, time: Timestamp) -> Result<(), CheckError> {
+        let Domain::Event { max_ahead } = self.domain else {
+            return Err(CheckError::TimeNotExpected);
+        };
+        let admitted = self.rules().watermark.admit(time, max_ahead, || self.clock.now());
+        admitted.map_err(|TooFarAhead { largest_seen }| CheckError::TooFarAhead {
+            time,
+            largest_seen,
+            max_ahead,
+        })
+    }
+
+    /// P(a new key meets its own 56 fingerprint bits among the live keys of
+    /// its shard): a union bound over keys that are spread evenly.
+    fn false_duplicate_rate(&self, live_keys: u64) -> f64 {
+        match self.rules().mode {
+            Mode::Verified => 0.0,
+            Mode::Fingerprint => live_keys as f64 / self.shards.len() as f64 / (1_u64 << 56) as f64,
+        }
+    }
+}
+
+impl fmt::Debug for Deduper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deduper")
+            .field("window", &self.window)
+            .field("mode", &self.rules().mode)
+            .field("domain", &self.domain)
+            .field("hasher", &self.hasher)
+            .field("shards", &self.shards.len())
+            .field("limit_bytes", &self.limit_bytes)
+            .finish_non_exhaustive()
     }
 }

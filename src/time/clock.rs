@@ -46,7 +46,9 @@ impl Clock for SystemClock {
 
 impl fmt::Debug for SystemClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemClock").field("wall_at_start", &self.wall_at_start).finish()
+        f.debug_struct("SystemClock")
+            .field("wall_at_start", &self.wall_at_start)
+            .finish_non_exhaustive()
     }
 }
 

@@ -59,24 +59,27 @@ impl Watermark {
         raise(&self.bucket, self.grid.bucket(time.saturating_sub(self.lateness)).0);
     }
 
-    /// Like [`advance`](Self::advance), but refuses a time more than
-    /// `max_ahead` beyond the largest seen and then moves nothing. Before any
-    /// time was seen, `before_first` stands for the largest.
-    pub(crate) fn try_advance(
+    /// Refuses a time more than `max_ahead` beyond the largest seen. Before any
+    /// time was seen, `before_first` stands for the largest. Moves nothing.
+    pub(crate) fn admit(
         &self,
         time: Timestamp,
         max_ahead: Duration,
         before_first: impl FnOnce() -> Timestamp,
     ) -> Result<(), TooFarAhead> {
-        let largest_seen = match self.largest_seen_micros.load(Ordering::Relaxed) {
-            NONE_SEEN => before_first(),
-            micros => Timestamp::from_micros(micros),
-        };
+        let largest_seen = self.largest_seen().unwrap_or_else(before_first);
         if time > largest_seen.saturating_add(max_ahead) {
             return Err(TooFarAhead { largest_seen });
         }
-        self.advance(time);
         Ok(())
+    }
+
+    /// The largest time seen, if any was.
+    pub(crate) fn largest_seen(&self) -> Option<Timestamp> {
+        match self.largest_seen_micros.load(Ordering::Relaxed) {
+            NONE_SEEN => None,
+            micros => Some(Timestamp::from_micros(micros)),
+        }
     }
 }
 
@@ -114,17 +117,17 @@ mod tests {
     }
 
     #[test]
-    fn a_time_too_far_ahead_moves_nothing() {
+    fn a_time_too_far_ahead_is_refused() {
         let watermark = watermark(0);
         let ahead = Duration::from_micros(1_000);
         assert_eq!(
-            watermark.try_advance(at(1_101), ahead, || at(100)),
+            watermark.admit(at(1_101), ahead, || at(100)),
             Err(TooFarAhead { largest_seen: at(100) })
         );
-        assert_eq!(watermark.try_advance(at(100), ahead, || at(100)), Ok(()));
-        let before = watermark.bucket();
-        assert!(watermark.try_advance(at(1_101), ahead, || at(9_999)).is_err());
-        assert_eq!(watermark.bucket(), before);
-        assert_eq!(watermark.try_advance(at(1_100), ahead, || at(0)), Ok(()));
+        assert_eq!(watermark.admit(at(1_100), ahead, || at(100)), Ok(()));
+        assert_eq!(watermark.largest_seen(), None);
+        watermark.advance(at(100));
+        assert!(watermark.admit(at(1_101), ahead, || at(9_999)).is_err());
+        assert_eq!(watermark.largest_seen(), Some(at(100)));
     }
 }

@@ -84,7 +84,10 @@ impl Window {
             Some(span) => {
                 // A part of a microsecond counts as a whole one: never early.
                 let span = whole_micros(span.saturating_add(Duration::from_nanos(999)));
-                Grid { width_micros: (span - 1).div_euclid(buckets).saturating_add(1).max(1), buckets }
+                Grid {
+                    width_micros: (span - 1).div_euclid(buckets).saturating_add(1).max(1),
+                    buckets,
+                }
             }
             None => Grid { width_micros: i64::MAX, buckets },
         }

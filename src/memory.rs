@@ -1,0 +1,91 @@
+//! The memory budget: what the engine holds, and what it may hold.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What happens to a new key when the memory limit is reached. Known keys
+/// answer `Duplicate` in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// The check is a [`CheckError::Full`](crate::CheckError::Full).
+    Reject,
+    /// The oldest bucket is given up everywhere at once; if only the current
+    /// one is left, single keys are. Counted in
+    /// [`Stats::evicted`](crate::Stats::evicted).
+    EvictOldest,
+}
+
+/// A memory limit and the policy at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryLimit {
+    pub(crate) bytes: u64,
+    pub(crate) on_full: OnFull,
+}
+
+/// The bytes that one deduper holds, and the most that it may.
+///
+/// A plain counter: no data is published through it, so all accesses are
+/// `Relaxed`, and the read-modify-writes make sure that the limit is never
+/// overdrawn by a race.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit_bytes: u64,
+    used_bytes: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `limit_bytes`; `None` is without limit.
+    pub(crate) const fn new(limit_bytes: Option<u64>) -> Self {
+        let limit_bytes = match limit_bytes {
+            Some(bytes) => bytes,
+            None => u64::MAX,
+        };
+        Self { limit_bytes, used_bytes: AtomicU64::new(0) }
+    }
+
+    /// Takes `bytes` if they are left. True iff they were.
+    #[must_use]
+    pub(crate) fn try_reserve(&self, bytes: u64) -> bool {
+        self.used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= self.limit_bytes)
+            })
+            .is_ok()
+    }
+
+    /// Takes `bytes` whether they are left or not: for small things whose
+    /// refusal would cost more than the overdraft.
+    pub(crate) fn reserve(&self, bytes: u64) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back `bytes` that were taken.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes held at present.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_never_overdrawn_by_try_reserve() {
+        let budget = Budget::new(Some(100));
+        assert!(budget.try_reserve(60));
+        assert!(!budget.try_reserve(41));
+        assert!(budget.try_reserve(40));
+        budget.release(40);
+        assert_eq!(budget.used_bytes(), 60);
+    }
+
+    #[test]
+    fn without_a_limit_everything_is_granted() {
+        assert!(Budget::new(None).try_reserve(u64::MAX / 2));
+    }
+}

@@ -1,0 +1,133 @@
+//! What all shards of a deduper share: the rules, and the moving bounds.
+
+use crate::memory::OnFull;
+use crate::mode::Mode;
+use crate::table::Identity;
+use crate::time::{Bucket, Grid, Watermark, Window};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// What all shards of one deduper share.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) watermark: Watermark,
+    pub(crate) grid: Grid,
+    floor: Bound,
+    thinned: Bound,
+    pub(super) on_full: Option<OnFull>,
+    pub(crate) mode: Mode,
+    pub(super) is_sliding: bool,
+    /// How many buckets ahead of the watermark a record can be.
+    pub(super) ahead: i64,
+    pub(super) tags: u8,
+}
+
+impl Rules {
+    /// Rules for a validated configuration. `lateness` is zero in processing
+    /// time.
+    pub(crate) fn new(
+        window: Window,
+        lateness: Duration,
+        mode: Mode,
+        on_full: Option<OnFull>,
+        tags: u8,
+    ) -> Self {
+        let grid = window.grid();
+        let rules = Self {
+            watermark: Watermark::new(grid, lateness),
+            grid,
+            floor: Bound::new(),
+            thinned: Bound::new(),
+            on_full,
+            mode,
+            is_sliding: window.is_sliding(),
+            ahead: grid.reach(lateness),
+            tags,
+        };
+        assert!(rules.clearing_steps() > 0, "{tags} tags are too few for this window");
+        rules
+    }
+
+    /// Buckets that can be live at once.
+    pub(super) const fn reach(&self) -> i64 {
+        self.grid.buckets + self.ahead + 1
+    }
+
+    /// A slot's bucket is surely dead `reach` buckets later, and its tag comes
+    /// round after `tags`: in the buckets between, all lines must be swept.
+    pub(super) const fn clearing_steps(&self) -> i64 {
+        self.tags as i64 - self.reach()
+    }
+
+    /// The earliest bucket that a record at `at` can match, evictions aside.
+    #[inline]
+    pub(super) const fn window_start(&self, at: Bucket) -> Bucket {
+        at.minus(self.grid.buckets)
+    }
+
+    /// What must agree for a slot to hold a key.
+    #[inline]
+    pub(super) const fn identity(&self) -> Identity {
+        match self.mode {
+            Mode::Fingerprint => Identity::FINGERPRINT,
+            Mode::Verified => Identity::CODE,
+        }
+    }
+
+    /// The earliest bucket that has not been given up to stay within memory.
+    #[inline]
+    pub(super) fn floor(&self) -> Bucket {
+        self.floor.get()
+    }
+
+    /// Gives up all buckets up to `bucket`, in all shards at once.
+    pub(super) fn give_up(&self, bucket: Bucket) {
+        self.floor.raise(bucket.plus(1));
+    }
+
+    /// Notes that single keys of buckets up to `bucket` were given up.
+    pub(super) fn note_thinned(&self, bucket: Bucket) {
+        self.thinned.raise(bucket);
+    }
+
+    /// Every key recorded within this span is still remembered; `None`:
+    /// whatever its age.
+    pub(crate) fn effective_window(&self, window: Window) -> Option<Duration> {
+        let Some(span) = window.span() else {
+            return self.thinned.is_set().then_some(Duration::ZERO);
+        };
+        let Some(largest_seen) = self.watermark.largest_seen() else { return Some(span) };
+        let whole_from = self.floor.get().max(self.thinned.get().plus(1));
+        let whole = self.grid.bucket(largest_seen).since(whole_from).min(self.grid.buckets);
+        self.grid.stretch(whole).map(|stretch| stretch.min(span))
+    }
+}
+
+/// A bucket that only rises, shared by all shards.
+///
+/// `Relaxed`, for the reasons given at [`Watermark`]: it is read under a
+/// shard's lock, and it publishes nothing but itself.
+#[derive(Debug)]
+struct Bound(AtomicI64);
+
+impl Bound {
+    /// Before any bucket, with room for arithmetic.
+    const UNSET: i64 = i64::MIN / 4;
+
+    const fn new() -> Self {
+        Self(AtomicI64::new(Self::UNSET))
+    }
+
+    fn is_set(&self) -> bool {
+        self.get().0 != Self::UNSET
+    }
+
+    #[inline]
+    fn get(&self) -> Bucket {
+        Bucket(self.0.load(Ordering::Relaxed))
+    }
+
+    fn raise(&self, bucket: Bucket) {
+        self.0.fetch_max(bucket.0, Ordering::Relaxed);
+    }
+}

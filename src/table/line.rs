@@ -1,0 +1,355 @@
+//! A line: 64 bytes, one header and seven slots.
+//!
+//! ```text
+//! slot, 64 bits:    [ code: 24 | rest: 32 | tag: 8 ]
+//!   fingerprint mode: code and rest are the 56 fingerprint bits
+//!   verified mode:    code is a 24-bit fingerprint, rest the key's address
+//!   tag:              the bucket, 1 + bucket mod tags; 0 is an empty slot
+//! header, 64 bits:  [ spilled codes: 32 | stashed codes: 16 | stashed until: 8 | spilled until: 8 ]
+//!   until:            tag of the latest bucket of any key that belongs here and
+//!                     lies in another line (spilled) or in the stash (stashed)
+//!   codes:            a bit per class of such keys, so that most look-ups of
+//!                     other keys end in this line
+//! ```
+//!
+//! Where a key belongs is a function of the *code* alone, in both modes, so
+//! that a table can grow without the keys.
+
+use crate::time::Bucket;
+
+/// Slots in a line.
+pub(crate) const SLOTS: usize = 7;
+
+/// One entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub(crate) struct Slot(u64);
+
+const TAG_BITS: u64 = 0xFF;
+const ADDRESS_SHIFT: u32 = 8;
+const CODE_SHIFT: u32 = 40;
+
+/// Which bits of a slot must agree for a key to be found in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64);
+
+impl Identity {
+    /// All 56 fingerprint bits.
+    pub(crate) const FINGERPRINT: Self = Self(!TAG_BITS);
+    /// The code only; the key itself decides.
+    pub(crate) const CODE: Self = Self(u64::MAX << CODE_SHIFT);
+}
+
+impl Slot {
+    pub(crate) const EMPTY: Self = Self(0);
+
+    /// The slot of a key with these fingerprint bits; not yet in a bucket.
+    #[inline]
+    pub(crate) const fn of_fingerprint(bits: u64) -> Self {
+        Self(bits & !TAG_BITS)
+    }
+
+    /// The same key at `address` in the shard's key arena.
+    #[inline]
+    pub(crate) const fn at_address(self, address: u32) -> Self {
+        Self(self.0 & (Identity::CODE.0 | TAG_BITS) | (address as u64) << ADDRESS_SHIFT)
+    }
+
+    /// The same key in another bucket.
+    #[inline]
+    pub(crate) const fn tagged(self, tag: Tag) -> Self {
+        Self(self.0 & !TAG_BITS | tag.0 as u64)
+    }
+
+    #[inline]
+    pub(crate) const fn tag(self) -> Tag {
+        Tag((self.0 & TAG_BITS) as u8)
+    }
+
+    #[inline]
+    pub(crate) const fn address(self) -> u32 {
+        (self.0 >> ADDRESS_SHIFT) as u32
+    }
+
+    /// The 24 bits that say where the key belongs.
+    #[inline]
+    pub(crate) const fn code(self) -> Code {
+        Code((self.0 >> CODE_SHIFT) as u32)
+    }
+
+    #[inline]
+    pub(crate) const fn agrees(self, other: Self, identity: Identity) -> bool {
+        (self.0 ^ other.0) & identity.0 == 0
+    }
+}
+
+/// The 24 bits of a key that place it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Code(pub(crate) u32);
+
+impl Code {
+    pub(crate) const BITS: u32 = 24;
+
+    const fn spilled_bit(self) -> u64 {
+        1 << (32 + (self.0 >> 11) % 32)
+    }
+
+    const fn stashed_bit(self) -> u64 {
+        1 << (16 + (self.0 >> 7) % 16)
+    }
+}
+
+/// A bucket's tag in a slot: 1 to the number of tags; 0 stands for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u8);
+
+/// How the tags of one shard are read at this moment.
+///
+/// Every tag in the shard stands for one of the last `tags` buckets up to
+/// `newest`; the shard clears dead slots before that could become ambiguous.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ages {
+    newest: Bucket,
+    newest_tag: u8,
+    tags: u8,
+    /// The age of the oldest live bucket; negative when none is live.
+    oldest_live: i16,
+}
+
+impl Ages {
+    /// Reads tags of buckets up to `newest`, of which those before `low` are
+    /// dead.
+    pub(crate) fn new(newest: Bucket, low: Bucket, tags: u8) -> Self {
+        let oldest_live = newest.since(low).clamp(-1, i64::from(tags) - 1) as i16;
+        Self { newest, newest_tag: tag_of(newest, tags), tags, oldest_live }
+    }
+
+    /// The tag of `bucket`, one of the last `tags` up to the newest.
+    #[inline]
+    pub(crate) fn tag(self, bucket: Bucket) -> Tag {
+        debug_assert!((0..i64::from(self.tags)).contains(&self.newest.since(bucket)));
+        let behind = self.newest.since(bucket) as i16;
+        let tag = i16::from(self.newest_tag) - behind;
+        Tag((if tag < 1 { tag + i16::from(self.tags) } else { tag }) as u8)
+    }
+
+    /// How many buckets before the newest a tag's bucket is.
+    #[inline]
+    fn age(self, tag: Tag) -> i16 {
+        let age = i16::from(self.newest_tag) - i16::from(tag.0);
+        if age < 0 { age + i16::from(self.tags) } else { age }
+    }
+
+    /// The bucket that `tag` stands for.
+    #[inline]
+    pub(crate) fn bucket(self, tag: Tag) -> Bucket {
+        self.newest.minus(i64::from(self.age(tag)))
+    }
+
+    /// False for the tags of dead buckets and of empty slots.
+    #[inline]
+    pub(crate) fn is_live(self, tag: Tag) -> bool {
+        tag.0 != 0 && self.age(tag) <= self.oldest_live
+    }
+
+    /// The tag of the later bucket; a dead one is earlier than any.
+    fn later(self, a: Tag, b: Tag) -> Tag {
+        if self.is_live(a) && self.age(a) <= self.age(b) { a } else { b }
+    }
+}
+
+fn tag_of(bucket: Bucket, tags: u8) -> u8 {
+    1 + bucket.0.rem_euclid(i64::from(tags)) as u8
+}
+
+/// What a line knows of the keys that belong to it and lie elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+struct Header(u64);
+
+const SPILLED_UNTIL: Field = Field { tag_shift: 0, codes: 0xFFFF_FFFF << 32 };
+const STASHED_UNTIL: Field = Field { tag_shift: 8, codes: 0xFFFF << 16 };
+
+/// One of the header's two notes: a tag and a summary of codes.
+#[derive(Clone, Copy)]
+struct Field {
+    tag_shift: u32,
+    codes: u64,
+}
+
+impl Header {
+    const fn tag(self, field: Field) -> Tag {
+        Tag((self.0 >> field.tag_shift) as u8)
+    }
+
+    fn says(self, field: Field, bit: u64, ages: Ages) -> bool {
+        self.0 & bit != 0 && ages.is_live(self.tag(field))
+    }
+
+    /// Notes a key of `tag`, and forgets what was noted of dead ones.
+    fn note(&mut self, field: Field, bit: u64, tag: Tag, ages: Ages) {
+        let noted = self.tag(field);
+        if !ages.is_live(noted) {
+            self.0 &= !field.codes;
+        }
+        let until = ages.later(noted, tag);
+        self.0 =
+            self.0 & !(TAG_BITS << field.tag_shift) | u64::from(until.0) << field.tag_shift | bit;
+    }
+
+    fn clear_if_dead(&mut self, field: Field, ages: Ages) {
+        if !ages.is_live(self.tag(field)) {
+            self.0 &= !(field.codes | TAG_BITS << field.tag_shift);
+        }
+    }
+}
+
+/// 64 bytes of table memory, one cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Line {
+    header: Header,
+    slots: [Slot; SLOTS],
+}
+
+impl Line {
+    /// The indexes of the slots that agree with `want` and are live.
+    #[inline]
+    pub(crate) fn matches(
+        &self,
+        want: Slot,
+        identity: Identity,
+        ages: Ages,
+    ) -> impl Iterator<Item = (usize, Slot)> {
+        self.slots
+            .into_iter()
+            .enumerate()
+            .filter(move |(_, slot)| slot.agrees(want, identity) && ages.is_live(slot.tag()))
+    }
+
+    /// A slot that is empty or dead, if there is one.
+    #[inline]
+    pub(crate) fn free_slot(&self, ages: Ages) -> Option<usize> {
+        self.slots.iter().position(|slot| !ages.is_live(slot.tag()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn slot(&self, index: usize) -> Slot {
+        self.slots[index]
+    }
+
+    #[inline]
+    pub(crate) fn set_slot(&mut self, index: usize, slot: Slot) {
+        self.slots[index] = slot;
+    }
+
+    /// The live slots, to read or change.
+    pub(crate) fn live_slots_mut(&mut self, ages: Ages) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().filter(move |slot| ages.is_live(slot.tag()))
+    }
+
+    /// Might a key of `code` that belongs here lie in another line?
+    #[inline]
+    pub(crate) fn may_have_spilled(&self, code: Code, ages: Ages) -> bool {
+        self.header.says(SPILLED_UNTIL, code.spilled_bit(), ages)
+    }
+
+    /// Might a key of `code` that belongs here lie in the stash?
+    #[inline]
+    pub(crate) fn may_have_stashed(&self, code: Code, ages: Ages) -> bool {
+        self.header.says(STASHED_UNTIL, code.stashed_bit(), ages)
+    }
+
+    /// Notes that a key that belongs here lies in another line.
+    pub(crate) fn note_spilled(&mut self, slot: Slot, ages: Ages) {
+        self.header.note(SPILLED_UNTIL, slot.code().spilled_bit(), slot.tag(), ages);
+    }
+
+    /// Notes that a key that belongs here lies in the stash.
+    pub(crate) fn note_stashed(&mut self, slot: Slot, ages: Ages) {
+        self.header.note(STASHED_UNTIL, slot.code().stashed_bit(), slot.tag(), ages);
+    }
+
+    /// Empties dead slots and forgets dead notes.
+    pub(crate) fn clear_dead(&mut self, ages: Ages) {
+        for slot in &mut self.slots {
+            if !ages.is_live(slot.tag()) {
+                *slot = Slot::EMPTY;
+            }
+        }
+        self.header.clear_if_dead(SPILLED_UNTIL, ages);
+        self.header.clear_if_dead(STASHED_UNTIL, ages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ages(newest: i64, low: i64, tags: u8) -> Ages {
+        Ages::new(Bucket(newest), Bucket(low), tags)
+    }
+
+    #[test]
+    fn a_line_is_a_cache_line() {
+        assert_eq!(size_of::<Line>(), 64);
+        assert_eq!(align_of::<Line>(), 64);
+    }
+
+    #[test]
+    fn tags_read_back_as_their_buckets() {
+        for newest in -40..40 {
+            let ages = ages(newest, newest - 5, 11);
+            for bucket in newest - 10..=newest {
+                let tag = ages.tag(Bucket(bucket));
+                assert_eq!(tag, Tag(tag_of(Bucket(bucket), 11)));
+                assert_eq!(ages.bucket(tag), Bucket(bucket));
+                assert_eq!(ages.is_live(tag), bucket >= newest - 5);
+            }
+            assert!(!ages.is_live(Tag(0)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_live_when_low_is_past_newest() {
+        let ages = ages(5, 9, 255);
+        assert!(!ages.is_live(ages.tag(Bucket(5))));
+    }
+
+    #[test]
+    fn an_address_replaces_all_but_code_and_tag() {
+        let slot = Slot::of_fingerprint(u64::MAX).tagged(Tag(3)).at_address(0x1234_5678);
+        assert_eq!(slot.address(), 0x1234_5678);
+        assert_eq!(slot.code(), Code(0xFF_FFFF));
+        assert_eq!(slot.tag(), Tag(3));
+    }
+
+    #[test]
+    fn notes_keep_the_later_bucket_and_drop_dead_codes() {
+        let early = ages(10, 5, 255);
+        let a = Slot::of_fingerprint(1 << 51).tagged(early.tag(Bucket(9)));
+        let b = Slot::of_fingerprint(2 << 51).tagged(early.tag(Bucket(7)));
+        let mut line = Line::default();
+        line.note_spilled(a, early);
+        line.note_spilled(b, early);
+        assert!(line.may_have_spilled(a.code(), early) && line.may_have_spilled(b.code(), early));
+        let later = ages(15, 9, 255);
+        assert!(line.may_have_spilled(b.code(), later), "noted until bucket 9");
+        let dead = ages(15, 10, 255);
+        assert!(!line.may_have_spilled(a.code(), dead));
+        line.note_spilled(b.tagged(dead.tag(Bucket(15))), dead);
+        assert!(!line.may_have_spilled(a.code(), dead), "codes of the dead are gone");
+        line.clear_dead(ages(40, 30, 255));
+        assert_eq!(line.header, Header(0));
+    }
+
+    #[test]
+    fn both_notes_are_independent() {
+        let ages = ages(3, 0, 255);
+        let slot = Slot::of_fingerprint(u64::MAX).tagged(ages.tag(Bucket(3)));
+        let mut line = Line::default();
+        line.note_stashed(slot, ages);
+        assert!(line.may_have_stashed(slot.code(), ages));
+        assert!(!line.may_have_spilled(slot.code(), ages));
+    }
+}
