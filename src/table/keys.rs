@@ -312,7 +312,7 @@ mod tests {
     fn a_full_budget_refuses_and_a_compaction_overdraws() {
         let mut keys = keys(Some(BlockPool::STEP_BYTES / 2));
         assert_eq!(keys.push(b"k", Bucket(0)), Err(NoRoom));
-        assert_eq!(keys.push(&[0; 1 << 20], Bucket(0)), Err(NoRoom));
+        assert_eq!(keys.push(&vec![0; 1 << 20], Bucket(0)), Err(NoRoom));
         assert!(keys.push_overdrawing(b"k", Bucket(0)).is_ok());
     }
 

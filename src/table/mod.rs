@@ -313,3 +313,145 @@ impl Table {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Budget;
+    use crate::time::Bucket;
+    use std::sync::Arc;
+
+    fn table() -> Table {
+        let (_slabs, mut all) = Slabs::new(1, Arc::new(Budget::new(None)));
+        Table::new(all.remove(0))
+    }
+
+    fn ages(newest: i64) -> Ages {
+        Ages::new(Bucket(newest), Bucket(newest - 3), 20)
+    }
+
+    /// A slot whose bits all depend on `number`.
+    fn slot(number: u64, bucket: i64, ages: Ages) -> Slot {
+        let bits = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        Slot::of_fingerprint(bits.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+            .tagged(ages.tag(Bucket(bucket)))
+    }
+
+    fn finds(table: &Table, slot: Slot, ages: Ages) -> bool {
+        table
+            .find(slot, Identity::FINGERPRINT, ages, |_| true)
+            .is_some_and(|(_, found)| found == slot)
+    }
+
+    #[test]
+    fn every_slot_is_found_at_every_size() {
+        let (mut table, ages) = (table(), ages(5));
+        assert!(!finds(&table, slot(0, 5, ages), ages));
+        let mut held = 0;
+        for pages in [1, 2, 3, 4, 5, 6, 8, 10, 13] {
+            table.grow(pages, ages);
+            while held < u64::from(pages * SLOTS_PER_PAGE) * 85 / 100 {
+                table.insert(slot(held, 5, ages), ages);
+                held += 1;
+            }
+            assert!((0..held).all(|number| finds(&table, slot(number, 5, ages), ages)));
+            assert!((held..2 * held).all(|number| !finds(&table, slot(number, 5, ages), ages)));
+        }
+        assert!(!table.stash.is_empty(), "the stash was part of this test");
+        for pages in [14, 20, 13, 12] {
+            let resize = if pages > table.pages() { Table::grow } else { Table::shrink };
+            resize(&mut table, pages, ages);
+            assert!((0..held).all(|number| finds(&table, slot(number, 5, ages), ages)));
+        }
+    }
+
+    #[test]
+    fn resizing_drops_the_dead_and_keeps_the_live() {
+        let mut table = table();
+        table.grow(4, ages(5));
+        (0..1_000).for_each(|n| table.insert(slot(n, 2 + n as i64 % 4, ages(5)), ages(5)));
+        for pages in [6, 2] {
+            let resize = if pages > table.pages() { Table::grow } else { Table::shrink };
+            resize(&mut table, pages, ages(7));
+            let mut live = 0;
+            table.for_each_live(ages(7), |_| live += 1);
+            assert_eq!(live, 500);
+        }
+        table.shrink(0, ages(40));
+        assert_eq!((table.pages(), table.stash.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_dead_slot_is_a_free_slot() {
+        let mut table = table();
+        table.grow(1, ages(0));
+        for bucket in 0..300 {
+            let ages = ages(bucket);
+            table.sweep(1, 16, ages);
+            (0..80).for_each(|n| table.insert(slot(bucket as u64 * 80 + n, bucket, ages), ages));
+        }
+        assert!(table.stash.len() < 8, "{} keys in the stash", table.stash.len());
+    }
+
+    #[test]
+    fn equal_codes_overflow_into_the_stash_and_stay_apart() {
+        let (mut table, ages) = (table(), ages(3));
+        table.grow(1, ages);
+        let same_code = |n: u64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(ages.tag(Bucket(3)));
+        (0..500).for_each(|n| table.insert(same_code(n), ages));
+        assert!((0..500).all(|n| finds(&table, same_code(n), ages)));
+        assert!(!finds(&table, same_code(500), ages));
+        let in_lines = (1 + ALTERNATES as usize) * SLOTS;
+        assert_eq!(table.stash.len(), 500 - in_lines);
+    }
+
+    #[test]
+    fn removed_and_replaced_slots_are_as_told_wherever_they_lie() {
+        let (mut table, ages) = (table(), ages(3));
+        table.grow(1, ages);
+        let same_code =
+            |n: u64, b: i64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(ages.tag(Bucket(b)));
+        (0..60).for_each(|n| table.insert(same_code(n, 1), ages));
+        let later = Ages::new(Bucket(6), Bucket(3), 20);
+        for n in 0..60 {
+            let place = table.find(same_code(n, 1), Identity::FINGERPRINT, ages, |_| true);
+            table.replace(place.unwrap().0, same_code(n, 3), ages);
+            assert!(
+                finds(&table, same_code(n, 3), later),
+                "a refreshed key outlives its old bucket"
+            );
+        }
+        for n in 0..60 {
+            let found = table.find(same_code(n, 3), Identity::FINGERPRINT, ages, |_| true);
+            table.remove(found.unwrap().0, same_code(n, 3).code());
+            assert!(!finds(&table, same_code(n, 3), ages));
+        }
+    }
+
+    #[test]
+    fn a_full_round_of_sweeps_visits_every_line() {
+        let mut table = table();
+        table.grow(3, ages(0));
+        (0..600).for_each(|n| table.insert(slot(n, 0, ages(0)), ages(0)));
+        (1..=3).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
+        (4..20).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
+        for line in 0..table.lines() {
+            let line = table.pages.line(line / LINES, line % LINES);
+            assert!((0..SLOTS).all(|index| line.slot(index) == Slot::EMPTY));
+        }
+    }
+
+    #[test]
+    fn eviction_stops_at_its_count() {
+        let (mut table, ages) = (table(), ages(3));
+        table.grow(1, ages);
+        (0..300).for_each(|n| table.insert(slot(n, 3, ages), ages));
+        let mut gone = Vec::new();
+        table.evict(100, ages, |slot| gone.push(slot));
+        assert_eq!(gone.len(), 100);
+        assert!(gone.iter().all(|slot| !finds(&table, *slot, ages)));
+        assert_eq!((0..300).filter(|n| finds(&table, slot(*n, 3, ages), ages)).count(), 200);
+        table.evict(1_000, ages, |slot| gone.push(slot));
+        assert_eq!(gone.len(), 300);
+    }
+}
