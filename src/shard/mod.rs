@@ -261,7 +261,7 @@ impl State {
             ages: Ages::new(newest, low, rules.tags),
             newest,
             low,
-            counts: Counts::new(rules.reach() as usize),
+            counts: Counts::new(newest, rules.reach() as usize),
             room: 0,
             load: LEAST_LOAD + (number.reverse_bits() >> (u32::BITS - LOAD_SPREAD_BITS)),
             tally: Tally::default(),
@@ -414,6 +414,7 @@ impl State {
             // Read with the tags as they were: `newest` moves afterwards.
             self.table.sweep(steps, rules.clearing_steps(), self.ages);
             self.newest = newest;
+            self.counts.advance(newest);
             self.ages = Ages::new(newest, low, rules.tags);
             self.shrink_if_empty();
         }

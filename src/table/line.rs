@@ -15,10 +15,14 @@
 //! Where a key belongs is a function of the *code* alone, in both modes, so
 //! that a table can grow without the keys.
 
+use super::probe::{self, Words};
 use crate::time::Bucket;
 
+/// Words in a line: the header, then the slots.
+pub(super) const WORDS: usize = 8;
+
 /// Slots in a line.
-pub(crate) const SLOTS: usize = 7;
+pub(crate) const SLOTS: usize = WORDS - 1;
 
 /// One entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,6 +38,11 @@ const CODE_SHIFT: u32 = 40;
 pub(crate) struct Identity(u64);
 
 impl Identity {
+    #[inline]
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// All 56 fingerprint bits.
     pub(crate) const FINGERPRINT: Self = Self(!TAG_BITS);
     /// The code only; the key itself decides.
@@ -42,6 +51,17 @@ impl Identity {
 
 impl Slot {
     pub(crate) const EMPTY: Self = Self(0);
+
+    /// What the generic twin of the probe reads.
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+    pub(super) const fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline]
+    pub(super) const fn word(self) -> u64 {
+        self.0
+    }
 
     /// The slot of a key with these fingerprint bits; not yet in a bucket.
     #[inline]
@@ -112,48 +132,64 @@ pub(crate) struct Ages {
     newest: Bucket,
     newest_tag: u8,
     tags: u8,
-    /// The age of the oldest live bucket; negative when none is live.
-    oldest_live: i16,
+    /// How many buckets up to the newest are live; 0 when none is.
+    live: u8,
 }
 
 impl Ages {
     /// Reads tags of buckets up to `newest`, of which those before `low` are
     /// dead.
     pub(crate) fn new(newest: Bucket, low: Bucket, tags: u8) -> Self {
-        let oldest_live = newest.since(low).clamp(-1, i64::from(tags) - 1) as i16;
-        Self { newest, newest_tag: tag_of(newest, tags), tags, oldest_live }
+        let live = (newest.since(low) + 1).clamp(0, i64::from(tags)) as u8;
+        Self { newest, newest_tag: tag_of(newest, tags), tags, live }
+    }
+
+    #[inline]
+    pub(super) const fn newest_tag(self) -> u8 {
+        self.newest_tag
+    }
+
+    #[inline]
+    pub(super) const fn tags(self) -> u8 {
+        self.tags
+    }
+
+    /// The age of the oldest live bucket; `None` when none is live.
+    #[inline]
+    pub(super) const fn oldest_live(self) -> Option<u8> {
+        self.live.checked_sub(1)
     }
 
     /// The tag of `bucket`, one of the last `tags` up to the newest.
     #[inline]
     pub(crate) fn tag(self, bucket: Bucket) -> Tag {
         debug_assert!((0..i64::from(self.tags)).contains(&self.newest.since(bucket)));
-        let behind = self.newest.since(bucket) as i16;
-        let tag = i16::from(self.newest_tag) - behind;
-        Tag((if tag < 1 { tag + i16::from(self.tags) } else { tag }) as u8)
+        let behind = self.newest.since(bucket) as u8;
+        let missing = if behind < self.newest_tag { 0 } else { self.tags };
+        Tag(self.newest_tag.wrapping_sub(behind).wrapping_add(missing))
     }
 
     /// How many buckets before the newest a tag's bucket is.
     #[inline]
-    fn age(self, tag: Tag) -> i16 {
-        let age = i16::from(self.newest_tag) - i16::from(tag.0);
-        if age < 0 { age + i16::from(self.tags) } else { age }
+    const fn age(self, tag: Tag) -> u8 {
+        let missing = if tag.0 <= self.newest_tag { 0 } else { self.tags };
+        self.newest_tag.wrapping_sub(tag.0).wrapping_add(missing)
     }
 
     /// The bucket that `tag` stands for.
     #[inline]
-    pub(crate) fn bucket(self, tag: Tag) -> Bucket {
-        self.newest.minus(i64::from(self.age(tag)))
+    pub(crate) const fn bucket(self, tag: Tag) -> Bucket {
+        self.newest.minus(self.age(tag) as i64)
     }
 
     /// False for the tags of dead buckets and of empty slots.
     #[inline]
-    pub(crate) fn is_live(self, tag: Tag) -> bool {
-        tag.0 != 0 && self.age(tag) <= self.oldest_live
+    pub(crate) const fn is_live(self, tag: Tag) -> bool {
+        tag.0 != 0 && self.age(tag) < self.live
     }
 
     /// The tag of the later bucket; a dead one is earlier than any.
-    fn later(self, a: Tag, b: Tag) -> Tag {
+    const fn later(self, a: Tag, b: Tag) -> Tag {
         if self.is_live(a) && self.age(a) <= self.age(b) { a } else { b }
     }
 }
@@ -204,16 +240,20 @@ impl Header {
     }
 }
 
-/// 64 bytes of table memory, one cache line.
+/// 64 bytes of table memory, one cache line: a header, and then the slots.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line {
-    header: Header,
-    slots: [Slot; SLOTS],
+    words: Words,
 }
 
+/// The header's place in a line.
+const HEADER: usize = 0;
+
+const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
+
 impl Line {
-    /// The indexes of the slots that agree with `want` and are live.
+    /// The slots that agree with `want` and are live, with their places.
     #[inline]
     pub(crate) fn matches(
         &self,
@@ -221,64 +261,82 @@ impl Line {
         identity: Identity,
         ages: Ages,
     ) -> impl Iterator<Item = (usize, Slot)> {
-        self.slots
-            .into_iter()
-            .enumerate()
-            .filter(move |(_, slot)| slot.agrees(want, identity) && ages.is_live(slot.tag()))
+        probe::agreeing(&self.words, want, identity)
+            .map(|index| (index, Slot(self.words[index])))
+            .filter(move |(_, slot)| ages.is_live(slot.tag()))
     }
 
-    /// A slot that is empty or dead, if there is one.
+    /// The place of a slot that is empty or dead, if there is one.
     #[inline]
     pub(crate) fn free_slot(&self, ages: Ages) -> Option<usize> {
-        self.slots.iter().position(|slot| !ages.is_live(slot.tag()))
+        probe::live(&self.words, ages).not().next()
     }
 
     #[cfg(test)]
-    pub(crate) fn slot(&self, index: usize) -> Slot {
-        self.slots[index]
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.words.into_iter().skip(1).map(Slot)
     }
 
+    /// Puts a slot into a place that `matches` or `free_slot` gave.
     #[inline]
     pub(crate) fn set_slot(&mut self, index: usize, slot: Slot) {
-        self.slots[index] = slot;
+        debug_assert_ne!(index, HEADER);
+        self.words[index] = slot.0;
     }
 
-    /// The live slots, to read or change.
-    pub(crate) fn live_slots_mut(&mut self, ages: Ages) -> impl Iterator<Item = &mut Slot> {
-        self.slots.iter_mut().filter(move |slot| ages.is_live(slot.tag()))
+    /// Shows each live slot to `visit`, which may change it.
+    #[inline]
+    pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
+        for index in probe::live(&self.words, ages) {
+            let mut slot = Slot(self.words[index]);
+            visit(&mut slot);
+            self.words[index] = slot.0;
+        }
+    }
+
+    fn header(&self) -> Header {
+        Header(self.words[HEADER])
+    }
+
+    fn change_header(&mut self, change: impl FnOnce(&mut Header)) {
+        let mut header = self.header();
+        change(&mut header);
+        self.words[HEADER] = header.0;
     }
 
     /// Might a key of `code` that belongs here lie in another line?
     #[inline]
     pub(crate) fn may_have_spilled(&self, code: Code, ages: Ages) -> bool {
-        self.header.says(SPILLED_UNTIL, code.spilled_bit(), ages)
+        self.header().says(SPILLED_UNTIL, code.spilled_bit(), ages)
     }
 
     /// Might a key of `code` that belongs here lie in the stash?
     #[inline]
     pub(crate) fn may_have_stashed(&self, code: Code, ages: Ages) -> bool {
-        self.header.says(STASHED_UNTIL, code.stashed_bit(), ages)
+        self.header().says(STASHED_UNTIL, code.stashed_bit(), ages)
     }
 
     /// Notes that a key that belongs here lies in another line.
     pub(crate) fn note_spilled(&mut self, slot: Slot, ages: Ages) {
-        self.header.note(SPILLED_UNTIL, slot.code().spilled_bit(), slot.tag(), ages);
+        let bit = slot.code().spilled_bit();
+        self.change_header(|header| header.note(SPILLED_UNTIL, bit, slot.tag(), ages));
     }
 
     /// Notes that a key that belongs here lies in the stash.
     pub(crate) fn note_stashed(&mut self, slot: Slot, ages: Ages) {
-        self.header.note(STASHED_UNTIL, slot.code().stashed_bit(), slot.tag(), ages);
+        let bit = slot.code().stashed_bit();
+        self.change_header(|header| header.note(STASHED_UNTIL, bit, slot.tag(), ages));
     }
 
     /// Empties dead slots and forgets dead notes.
     pub(crate) fn clear_dead(&mut self, ages: Ages) {
-        for slot in &mut self.slots {
-            if !ages.is_live(slot.tag()) {
-                *slot = Slot::EMPTY;
-            }
+        for index in probe::live(&self.words, ages).not() {
+            self.words[index] = 0;
         }
-        self.header.clear_if_dead(SPILLED_UNTIL, ages);
-        self.header.clear_if_dead(STASHED_UNTIL, ages);
+        self.change_header(|header| {
+            header.clear_if_dead(SPILLED_UNTIL, ages);
+            header.clear_if_dead(STASHED_UNTIL, ages);
+        });
     }
 }
 
@@ -288,12 +346,6 @@ mod tests {
 
     fn ages(newest: i64, low: i64, tags: u8) -> Ages {
         Ages::new(Bucket(newest), Bucket(low), tags)
-    }
-
-    #[test]
-    fn a_line_is_a_cache_line() {
-        assert_eq!(size_of::<Line>(), 64);
-        assert_eq!(align_of::<Line>(), 64);
     }
 
     #[test]
@@ -340,7 +392,7 @@ mod tests {
         line.note_spilled(b.tagged(dead.tag(Bucket(15))), dead);
         assert!(!line.may_have_spilled(a.code(), dead), "codes of the dead are gone");
         line.clear_dead(ages(40, 30, 255));
-        assert_eq!(line.header, Header(0));
+        assert_eq!(line.header(), Header(0));
     }
 
     #[test]

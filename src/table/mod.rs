@@ -12,6 +12,7 @@
 mod blocks;
 mod keys;
 mod line;
+mod probe;
 mod slab;
 
 pub(crate) use blocks::BlockPool;
@@ -257,7 +258,7 @@ impl Table {
         self.cursor = 0;
         for page in pages {
             for mut line in self.pages.take(page) {
-                line.live_slots_mut(ages).for_each(|slot| self.insert(*slot, ages));
+                line.for_each_live(ages, |slot| self.insert(*slot, ages));
             }
         }
         stash.retain(|slot| ages.is_live(slot.tag()));
@@ -273,12 +274,14 @@ impl Table {
         for _ in 0..self.lines() {
             let line = self.cursor;
             let line_of_slots = self.pages.line_mut(line / LINES, line % LINES);
-            for slot in line_of_slots.live_slots_mut(ages) {
-                if left == 0 {
-                    return;
+            line_of_slots.for_each_live(ages, |slot| {
+                if left > 0 {
+                    gone(std::mem::take(slot));
+                    left -= 1;
                 }
-                gone(std::mem::take(slot));
-                left -= 1;
+            });
+            if left == 0 {
+                return;
             }
             // The cursor passes: the sweep will not come here soon.
             line_of_slots.clear_dead(ages);
@@ -297,7 +300,7 @@ impl Table {
     pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
         for line in 0..self.lines() {
             let line = self.pages.line_mut(line / LINES, line % LINES);
-            line.live_slots_mut(ages).for_each(&mut visit);
+            line.for_each_live(ages, &mut visit);
         }
         self.stash.iter_mut().filter(|slot| ages.is_live(slot.tag())).for_each(visit);
     }
@@ -437,7 +440,7 @@ mod tests {
         (4..20).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
         for line in 0..table.lines() {
             let line = table.pages.line(line / LINES, line % LINES);
-            assert!((0..SLOTS).all(|index| line.slot(index) == Slot::EMPTY));
+            assert!(line.slots().all(|slot| slot == Slot::EMPTY));
         }
     }
 
