@@ -31,3 +31,8 @@ pub use mode::Mode;
 pub use stats::Stats;
 pub use time::{Clock, MAX_BUCKETS, ManualClock, SystemClock, Timestamp, Window};
 pub use verdict::Verdict;
+
+/// The README's examples, as tests.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeDoctests;
