@@ -1,0 +1,101 @@
+//! What can go wrong, each in one line that says what to do.
+
+use crate::event_time::TimeFormat;
+use hapax::{BatchErrorKind, ConfigError};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a run ended early.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The flags cannot be carried out.
+    #[error("{0}")]
+    Usage(String),
+    /// The engine refused its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An input cannot be opened or read.
+    #[error("{name}: {source}")]
+    Input { name: String, source: io::Error },
+    /// A file as a whole does not fit the run.
+    #[error("{name}: {problem}")]
+    File { name: String, problem: FileProblem },
+    /// A record stopped the run.
+    #[error("{name}: line {line}: {problem}")]
+    Record { name: String, line: u64, problem: RecordProblem },
+    /// An output cannot be written.
+    #[error("{name}: {source}")]
+    Output { name: String, source: io::Error },
+    /// Whoever read the output has gone: nothing is left to do.
+    #[error("the output was closed")]
+    ClosedPipe,
+}
+
+impl Failure {
+    /// A failure to write `path`.
+    pub(crate) fn output(path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ClosedPipe;
+        }
+        Self::Output { name: path.display().to_string(), source }
+    }
+
+    /// Wrong use that only shows when the files are opened.
+    pub(crate) fn output_is_input(name: &str) -> Self {
+        Self::Usage(format!(
+            "{name}: the input is also the output: give it as `-o FILE`, which replaces it at the end"
+        ))
+    }
+}
+
+/// Why a file as a whole does not fit.
+#[derive(Debug, Error)]
+pub(crate) enum FileProblem {
+    #[error("its header differs from that of the first file: give files with one header")]
+    HeaderDiffers,
+    #[error("no column `{wanted}`: the columns are {columns} (-n if there is no header)")]
+    NoColumn { wanted: String, columns: String },
+    #[error("several columns are called `{wanted}`: give its number, 1 to {columns}")]
+    SeveralColumns { wanted: String, columns: usize },
+}
+
+/// Why a record could not be checked. `--on-error` says what happens to it.
+#[derive(Debug, Error)]
+pub(crate) enum RecordProblem {
+    #[error("a quoted field is never closed: repair it, or give --on-error pass or drop")]
+    Unclosed,
+    #[error("not JSON ({0}): repair it, or give --on-error pass or drop")]
+    NotJson(serde_json::Error),
+    #[error("`{0}` is nested too deeply to be a key: repair it, or give --on-error pass or drop")]
+    TooDeep(String),
+    #[error("no field `{0}`: repair it, or give --on-error pass or drop")]
+    MissingField(String),
+    #[error(
+        "`{text}` is no time ({expected}): give --time-format, repair it, or give --on-error pass \
+         or drop"
+    )]
+    NotATime { text: String, expected: String },
+    #[error(
+        "its time is {0:?} beyond the latest seen: raise --max-ahead, or give --on-error pass or drop"
+    )]
+    TooFarAhead(Duration),
+    /// The run ends whatever `--on-error` says.
+    #[error(
+        "the memory limit of {limit_bytes} bytes is reached and the key is new: raise --memory, \
+         shorten --window, or give --on-full evict-oldest"
+    )]
+    Full { limit_bytes: u64 },
+    /// The run ends whatever `--on-error` says.
+    #[error(transparent)]
+    Engine(BatchErrorKind),
+}
+
+impl RecordProblem {
+    /// `text` is not written as `format` says.
+    pub(crate) fn not_a_time(text: &[u8], format: &TimeFormat) -> Self {
+        let text = String::from_utf8_lossy(text).escape_debug().to_string();
+        Self::NotATime { text, expected: format.expected() }
+    }
+}

@@ -1,0 +1,157 @@
+//! Where records go: a stream, or a file written whole or not at all.
+
+use crate::error::Failure;
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Enough that system calls do not show.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What the permissions of a new file are, before the user's mask.
+const NEW_FILE_MODE: u32 = 0o666;
+
+/// A buffered output of records.
+#[derive(Debug)]
+pub(crate) struct Output {
+    path: PathBuf,
+    writer: BufWriter<Sink>,
+    /// Goes between a record without terminator and the next one.
+    separator: u8,
+    is_separator_due: bool,
+    written_bytes: u64,
+}
+
+/// What is behind the buffer.
+#[derive(Debug)]
+enum Sink {
+    /// Written as it comes: standard output, pipes and devices.
+    Stream(File),
+    Replacement(Replacement),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(file) => file.write(bytes),
+            Self::Replacement(replacement) => replacement.file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Neither has a buffer of its own.
+        Ok(())
+    }
+}
+
+impl Output {
+    /// Standard output.
+    pub(crate) fn standard(separator: u8) -> Result<Self, Failure> {
+        let path = Path::new("standard output");
+        // Not through `std`'s handle, which looks for newlines in all it gets.
+        let file = io::stdout().as_fd().try_clone_to_owned();
+        let file = file.map_err(|error| Failure::output(path, error))?;
+        Ok(Self::new(path.to_owned(), Sink::Stream(file.into()), separator))
+    }
+
+    /// The file at `path`, which stays as it is until [`finish`](Self::finish).
+    /// Where something other than a regular file is there, it is written to.
+    pub(crate) fn file(path: &Path, separator: u8) -> Result<Self, Failure> {
+        let sink = open(path).map_err(|error| Failure::output(path, error))?;
+        Ok(Self::new(path.to_owned(), sink, separator))
+    }
+
+    fn new(path: PathBuf, sink: Sink, separator: u8) -> Self {
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, sink);
+        Self { path, writer, separator, is_separator_due: false, written_bytes: 0 }
+    }
+
+    /// Writes a record's bytes. `is_terminated`: they end in a terminator; if
+    /// not, a separator is written should anything follow.
+    pub(crate) fn write(&mut self, record: &[u8], is_terminated: bool) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.is_separator_due, !is_terminated) {
+            self.write_bytes(&[self.separator])?;
+        }
+        self.write_bytes(record)
+    }
+
+    /// As [`write`](Self::write), with `prefix` before the record.
+    pub(crate) fn write_prefixed(
+        &mut self,
+        prefix: &[u8],
+        record: &[u8],
+        is_terminated: bool,
+    ) -> Result<(), Failure> {
+        self.write(prefix, true)?;
+        self.write(record, is_terminated)
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.written_bytes += bytes.len() as u64;
+        self.writer.write_all(bytes).map_err(|error| Failure::output(&self.path, error))
+    }
+
+    /// How many bytes were written so far.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Hands on what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.writer.flush().map_err(|error| Failure::output(&self.path, error))
+    }
+
+    /// Writes the rest; a file takes its name only now.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        let Self { path, writer, .. } = self;
+        let finished = writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let outcome = finished.and_then(|sink| match sink {
+            Sink::Stream(_) => Ok(()),
+            Sink::Replacement(replacement) => replacement.take_place(),
+        });
+        outcome.map_err(|error| Failure::output(&path, error))
+    }
+}
+
+fn open(path: &Path) -> io::Result<Sink> {
+    match fs::metadata(path) {
+        Ok(existing) if existing.is_file() => {
+            // Through links, so that the link stays and its target is replaced.
+            let replacement = Replacement::of(fs::canonicalize(path)?)?;
+            replacement.file.as_file().set_permissions(existing.permissions())?;
+            Ok(Sink::Replacement(replacement))
+        }
+        Ok(_) => File::options().write(true).open(path).map(Sink::Stream),
+        Err(_) => Replacement::of(path.to_owned()).map(Sink::Replacement),
+    }
+}
+
+/// A file beside the target that takes its place at the end, or vanishes.
+#[derive(Debug)]
+struct Replacement {
+    file: NamedTempFile,
+    target: PathBuf,
+}
+
+impl Replacement {
+    fn of(target: PathBuf) -> io::Result<Self> {
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        // Its error names no file that the user never heard of.
+        fs::metadata(folder)?;
+        let file = tempfile::Builder::new()
+            .prefix(".hapax-")
+            .permissions(Permissions::from_mode(NEW_FILE_MODE))
+            .tempfile_in(folder)?;
+        Ok(Self { file, target })
+    }
+
+    fn take_place(self) -> io::Result<()> {
+        // Without it a crash could leave the new name on an empty file.
+        self.file.as_file().sync_all()?;
+        self.file.persist(self.target).map(drop).map_err(|error| error.error)
+    }
+}

@@ -1,0 +1,59 @@
+//! The cap on memory.
+
+use crate::tool::dedup;
+
+/// Different lines, far more than the cap holds, and the first one again.
+fn flood() -> String {
+    let lines = (0..400_000).map(|n| format!("a line of some length, number {n:>40}\n"));
+    lines.chain(["the end\n".to_owned(), "the end\n".to_owned()]).collect()
+}
+
+#[test]
+fn at_the_cap_a_new_key_is_an_error_that_names_its_line() {
+    let input = flood();
+    let outcome = dedup(["--memory=8M"], &input);
+    let message = outcome.failure();
+    assert!(message.starts_with("standard input: line "), "{message}");
+    assert!(message.ends_with(
+        "the memory limit of 8388608 bytes is reached and the key is new: raise --memory, shorten \
+         --window, or give --on-full evict-oldest"
+    ));
+    let written = String::from_utf8(outcome.output.clone()).expect("text");
+    assert!(input.starts_with(&written) && written.ends_with('\n'));
+    let line: usize = message
+        .split(' ')
+        .nth(3)
+        .expect("a number")
+        .trim_end_matches(':')
+        .parse()
+        .expect("a number");
+    assert_eq!(written.lines().count() + 1, line);
+}
+
+#[test]
+fn on_error_does_not_excuse_a_full_memory() {
+    let outcome = dedup(["--memory=8M", "--on-error=drop"], flood());
+    assert!(outcome.failure().contains("is reached and the key is new"));
+}
+
+#[test]
+fn with_eviction_all_new_keys_pass_and_recent_ones_are_known() {
+    let input = flood();
+    let outcome = dedup(["--memory=8M", "--on-full=evict-oldest", "--stats=json"], &input);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let expected = input.strip_suffix("the end\n").expect("it ends so");
+    assert!(outcome.output == expected.as_bytes());
+    assert!(!outcome.errors.contains("\"evicted\":0,"), "{}", outcome.errors);
+}
+
+#[test]
+fn a_cap_that_cannot_work_says_what_would() {
+    let outcome = dedup(["--memory=1K"], "a\n");
+    assert!(outcome.failure().contains("a memory limit of 1024 bytes is too small"));
+}
+
+#[test]
+fn repeated_keys_share_the_cap() {
+    let input = "a\na\nb\na\n";
+    assert_eq!(dedup(["-d", "--memory=64M"], input).text(), "a\n");
+}
