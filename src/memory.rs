@@ -64,6 +64,17 @@ impl Budget {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// The bytes that may still be taken.
+    pub(crate) fn left_bytes(&self) -> u64 {
+        self.limit_bytes.saturating_sub(self.used_bytes())
+    }
+
+    /// How far the limit may knowingly be overdrawn for a moment: three of the
+    /// five per cent that are promised.
+    pub(crate) const fn slack_bytes(&self) -> u64 {
+        self.limit_bytes / 100 * 3
+    }
+
     /// The bytes held at present.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)

@@ -22,12 +22,15 @@ const KEYS_PER_SHARD: u64 = 8_192;
 const LEAST_SHARDS: u32 = 16;
 const MOST_SHARDS: u32 = 1 << 16;
 
+/// A shard that compacts its keys overdraws a memory limit by its share.
+const LEAST_SHARDS_AT_LIMIT: u32 = 32;
+
 /// A shard's share of a memory limit: its memory comes in steps of one page
 /// (and one block, in verified mode), which must be small against the share.
 const LIMIT_BYTES_PER_SHARD: u64 = 128 << 10;
 
-/// The least memory limit: 16 shards and a map of key blocks.
-const LEAST_LIMIT_BYTES: u64 = 4 << 20;
+/// The least memory limit: enough for the fewest shards.
+const LEAST_LIMIT_BYTES: u64 = LEAST_SHARDS_AT_LIMIT as u64 * LIMIT_BYTES_PER_SHARD;
 
 /// A span that timestamps can surely tell.
 const LONGEST_SPAN: Duration = Duration::from_secs(1_000 * 366 * 24 * 60 * 60);
@@ -162,7 +165,7 @@ impl Builder {
     /// Puts a deduper of a valid configuration together.
     fn assemble(self, hasher: KeyHasher) -> Deduper {
         let lateness = self.lateness.unwrap_or(Duration::ZERO);
-        let rules = Rules::new(self.window, lateness, self.mode, self.on_full(), self.tags);
+        let rules = Rules::new(self.window, lateness, self.mode, self.limit, self.tags);
         let budget = Arc::new(Budget::new(self.limit.map(|limit| limit.bytes)));
         let shards = self.shards();
         budget.reserve(Shards::fixed_bytes(shards, &rules));
@@ -181,21 +184,16 @@ impl Builder {
         }
     }
 
-    fn on_full(&self) -> Option<OnFull> {
-        self.limit.map(|limit| limit.on_full)
-    }
-
-    /// How many shards: enough for the expected keys, and few enough that the
-    /// first pages of all leave most of a memory limit free.
+    /// How many shards: enough for the expected keys, and under a memory limit
+    /// few enough that the first pages of all leave most of it free, and enough
+    /// that one shard's share is within the slack.
     fn shards(&self) -> u32 {
         let expected = self.capacity.unwrap_or(DEFAULT_CAPACITY).div_ceil(KEYS_PER_SHARD);
         let by_capacity = expected.clamp(LEAST_SHARDS.into(), MOST_SHARDS.into()) as u32;
-        let by_limit = match self.limit {
-            Some(limit) => (limit.bytes / LIMIT_BYTES_PER_SHARD).min(MOST_SHARDS.into()) as u32,
-            None => MOST_SHARDS,
-        };
-        let by_limit = 1 << by_limit.max(LEAST_SHARDS).ilog2();
-        by_capacity.next_power_of_two().min(by_limit)
+        let by_capacity = by_capacity.next_power_of_two();
+        let Some(limit) = self.limit else { return by_capacity };
+        let by_limit = (limit.bytes / LIMIT_BYTES_PER_SHARD).min(MOST_SHARDS.into()) as u32;
+        by_capacity.clamp(LEAST_SHARDS_AT_LIMIT, 1 << by_limit.ilog2())
     }
 
     fn limit_problem(&self) -> Option<ConfigProblem> {

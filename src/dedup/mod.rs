@@ -89,8 +89,13 @@ impl Deduper {
     ///
     /// [`CheckError::TimeRequired`] in event time.
     pub fn contains(&self, key: &[u8]) -> Result<bool, CheckError> {
-        self.read_clock()?;
-        Ok(self.shards.contains(self.hasher.hash(key), key, None))
+        if matches!(self.domain, Domain::Event { .. }) {
+            return Err(CheckError::TimeRequired);
+        }
+        // The clock is read and not taken note of: looking moves no time.
+        let rules = self.rules();
+        let bucket = rules.grid.bucket(self.clock.now()).max(rules.watermark.bucket());
+        Ok(self.shards.contains(self.hasher.hash(key), key, Some(bucket)))
     }
 
     /// True iff [`check_at`](Self::check_at) would say `Duplicate`; records

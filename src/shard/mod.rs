@@ -21,7 +21,7 @@ use crate::hash::KeyHash;
 use crate::memory::{Budget, OnFull};
 use crate::mode::Mode;
 use crate::table::{
-    Ages, BlockPool, Keys, NoRoom, Place, SLOTS_PER_PAGE, Slabs, Slot, Table, home, prefetch,
+    Ages, BlockPool, Extents, Keys, NoRoom, Place, SLOTS_PER_PAGE, Slot, Table, home, prefetch,
 };
 use crate::time::Bucket;
 use crate::verdict::Verdict;
@@ -38,13 +38,19 @@ pub(crate) enum Refusal {
     Full,
     /// The system gave no more memory, or the table is at its largest.
     OutOfMemory,
+    /// Memory for the key must be reclaimed from all shards first; the check
+    /// is to be repeated then.
+    Short,
 }
 
 /// All shards of one deduper.
 #[derive(Debug)]
 pub(crate) struct Shards {
     rules: Rules,
-    slabs: Arc<Slabs>,
+    extents: Arc<Extents>,
+    pool: Arc<BlockPool>,
+    /// Held by the one thread that reclaims memory for keys.
+    reclaiming: Mutex<()>,
     shards: Box<[CachePadded<Shard>]>,
 }
 
@@ -83,8 +89,8 @@ impl Tally {
 impl Shards {
     /// `count` (a power of two) empty shards.
     pub(crate) fn new(count: u32, rules: Rules, budget: Arc<Budget>) -> Self {
-        let pool = Arc::new(BlockPool::new(Arc::clone(&budget)));
-        let (slabs, all_pages) = Slabs::new(count, budget);
+        let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
+        let (extents, all_pages) = Extents::new(count, budget);
         let shards = all_pages
             .into_iter()
             .enumerate()
@@ -94,7 +100,7 @@ impl Shards {
                 CachePadded::new(Shard { state: Mutex::new(state), pages: AtomicU32::new(0) })
             })
             .collect();
-        Self { rules, slabs, shards }
+        Self { rules, extents, pool, reclaiming: Mutex::new(()), shards }
     }
 
     /// The bytes that `count` empty shards take.
@@ -120,6 +126,16 @@ impl Shards {
         key: &[u8],
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
+        loop {
+            match self.try_check(hash, key, at) {
+                Err(Refusal::Short) => self.reclaim(key.len())?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    #[inline]
+    fn try_check(&self, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> Result<Verdict, Refusal> {
         let shard = self.shard(hash);
         let mut state = shard.state.lock();
         let pages = state.table.pages();
@@ -128,6 +144,54 @@ impl Shards {
             shard.publish(&state);
         }
         verdict
+    }
+
+    /// Makes room for a key of `bytes` by giving up the oldest buckets of all
+    /// shards, or their oldest keys if only the newest bucket is left.
+    ///
+    /// A shard gives up what is below the floor when it comes to it; here they
+    /// are all made to, because the memory of keys is shared by all shards and
+    /// may lie in those that nobody checks. Holds one shard's lock at a time.
+    #[cold]
+    fn reclaim(&self, bytes: usize) -> Result<(), Refusal> {
+        if self.rules.limit_bytes().is_some_and(|limit| bytes as u64 > limit / 2) {
+            return Err(Refusal::Full);
+        }
+        let _alone = self.reclaiming.lock();
+        let mut span = self.roll_all();
+        while !self.pool.has_room(bytes) {
+            match span {
+                None => return Err(Refusal::OutOfMemory),
+                Some((oldest, newest)) if oldest < newest => self.rules.give_up(oldest),
+                Some((_, newest)) => {
+                    self.rules.note_thinned(newest);
+                    self.for_each(State::evict_oldest_blocks);
+                }
+            }
+            span = self.roll_all();
+        }
+        Ok(())
+    }
+
+    /// Brings all shards up to date. The earliest bucket that holds a key, and
+    /// the latest that any shard knows of; `None` if there are no keys.
+    fn roll_all(&self) -> Option<(Bucket, Bucket)> {
+        let (mut oldest, mut newest) = (None, None);
+        self.for_each(|state| {
+            state.roll(&self.rules, Moment::new(&self.rules, None));
+            newest = newest.max(Some(state.newest));
+            let here = state.counts.oldest(state.low);
+            oldest = here.into_iter().chain(oldest).min();
+        });
+        oldest.zip(newest)
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(&mut State)) {
+        for index in 0..self.shards.len() {
+            let mut state = self.locked(index);
+            visit(&mut state);
+            self.shards[index].publish(&state);
+        }
     }
 
     /// Would a check say `Duplicate`?
@@ -167,7 +231,7 @@ impl Shards {
         let index = self.index(hash);
         let pages = self.shards[index].pages.load(Ordering::Relaxed);
         let (page, line) = home(wanted(hash).code(), pages);
-        self.slabs.prefetch(index as u32, page, line);
+        self.extents.prefetch(index as u32, page, line);
     }
 
     fn locked(&self, index: usize) -> MutexGuard<'_, State> {
@@ -285,7 +349,10 @@ impl State {
         self.roll(rules, moment);
         let want = wanted(hash);
         let Some((place, slot)) = self.find(rules, want, key) else {
-            self.record(rules, want, key, moment)?;
+            if let Err(refusal) = self.record(rules, want, key, moment) {
+                self.tally.rejected += u64::from(refusal == Refusal::Full);
+                return Err(refusal);
+            }
             self.tally.uniques += 1;
             return Ok(Verdict::Unique);
         };
@@ -326,7 +393,7 @@ impl State {
             None => self.table.find(want, rules.identity(), self.ages, |_| true),
             Some(keys) => self
                 .table
-                .find(want, rules.identity(), self.ages, |slot| keys.get(slot.address()) == key),
+                .find(want, rules.identity(), self.ages, |slot| keys.is_at(slot.address(), key)),
         }
     }
 
@@ -375,23 +442,25 @@ impl State {
         moment: Moment,
     ) -> Result<Option<u32>, Refusal> {
         let Some(keys) = &mut self.keys else { return Ok(None) };
-        if keys.should_look() && keys.is_worth_compacting(self.counts.live()) {
-            self.compact();
+        if keys.should_look() {
+            self.compact_if_worth();
         }
         self.push_key(rules, key, moment).map(Some)
     }
 
     fn push_key(&mut self, rules: &Rules, key: &[u8], moment: Moment) -> Result<u32, Refusal> {
-        let keys = self.keys.as_mut().expect("verified mode has an arena");
-        if let Ok(address) = keys.push(key, moment.at) {
+        if let Some(keys) = &mut self.keys
+            && let Ok(address) = keys.push(key, moment.at)
+        {
             return Ok(address);
         }
-        self.give_up(rules, moment)?;
-        // Not tried again within the budget: what was given up may free blocks
-        // in the other shards only, as they come to it, and giving up bucket
-        // after bucket until one is free here would empty the window.
+        self.compact_if_worth();
         let keys = self.keys.as_mut().expect("verified mode has an arena");
-        keys.push_overdrawing(key, moment.at).map_err(|NoRoom| Refusal::OutOfMemory)
+        keys.push(key, moment.at).map_err(|NoRoom| match rules.on_full() {
+            None => Refusal::OutOfMemory,
+            Some(OnFull::Reject) => Refusal::Full,
+            Some(OnFull::EvictOldest) => Refusal::Short,
+        })
     }
 
     /// Brings the shard up to a moment and to the bounds that all shards
@@ -452,15 +521,12 @@ impl State {
         Ok(())
     }
 
-    /// There is no more memory: gives up old keys if the policy says so.
+    /// The table cannot grow: gives up old keys if the policy says so.
     #[cold]
     fn give_up(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
-        match rules.on_full {
+        match rules.on_full() {
             None => Err(Refusal::OutOfMemory),
-            Some(OnFull::Reject) => {
-                self.tally.rejected += 1;
-                Err(Refusal::Full)
-            }
+            Some(OnFull::Reject) => Err(Refusal::Full),
             Some(OnFull::EvictOldest) => self.evict_oldest(rules, moment),
         }
     }
@@ -476,30 +542,53 @@ impl State {
         }
         match self.counts.oldest(self.low) {
             // Not a key left, and still no room.
-            None => Err(Refusal::OutOfMemory),
+            None => return Err(Refusal::OutOfMemory),
             Some(oldest) if oldest < self.newest => {
                 rules.give_up(oldest);
                 self.roll(rules, moment);
-                Ok(())
             }
-            Some(_) => {
-                rules.note_thinned(self.newest);
-                self.evict_single();
-                Ok(())
+            Some(newest) => {
+                rules.note_thinned(newest);
+                self.evict_one();
             }
+        }
+        Ok(())
+    }
+
+    /// Gives up one key. In verified mode its bytes become garbage.
+    fn evict_one(&mut self) {
+        if let Some(slot) = self.table.evict_one(self.ages) {
+            self.counts.remove(self.ages.bucket(slot.tag()));
+            self.tally.evicted += 1;
         }
     }
 
-    /// Gives up single keys: one, or in verified mode, where a key's memory
-    /// comes back only by compaction, an eighth of the shard's.
-    fn evict_single(&mut self) {
-        let count = if self.keys.is_some() { self.counts.live() / 8 + 1 } else { 1 };
+    /// Gives up the keys that begin in the oldest blocks of the arena, and the
+    /// blocks with them.
+    fn evict_oldest_blocks(&mut self) {
+        let Some(keys) = &mut self.keys else { return };
+        let oldest = keys.oldest_blocks();
         let (ages, counts) = (self.ages, &mut self.counts);
         let before = counts.live();
-        self.table.evict(count, ages, |slot| counts.remove(ages.bucket(slot.tag())));
+        self.table.for_each_live(ages, |slot| {
+            if oldest.binary_search(&Keys::block_of(slot.address())).is_ok() {
+                counts.remove(ages.bucket(slot.tag()));
+                *slot = Slot::EMPTY;
+            }
+        });
+        for number in oldest {
+            keys.free(number);
+        }
         self.tally.evicted += u64::from(before - self.counts.live());
-        if self.keys.is_some() {
-            self.compact();
+    }
+
+    /// Compacts the arena if enough of it is garbage.
+    fn compact_if_worth(&mut self) {
+        if let Some(keys) = &mut self.keys
+            && keys.is_worth_compacting(self.counts.live())
+        {
+            let (pool, blocks) = (keys.pool(), keys.held_blocks());
+            pool.compact_within_slack(blocks, || self.compact());
         }
     }
 
@@ -508,10 +597,12 @@ impl State {
         let Some(keys) = &mut self.keys else { return };
         let old = keys.begin_compaction();
         let (ages, counts) = (self.ages, &mut self.counts);
-        let mut lost = 0;
+        let (mut key, mut lost) = (Vec::new(), 0);
         self.table.for_each_live(ages, |slot| {
             let bucket = ages.bucket(slot.tag());
-            if let Ok(address) = keys.push_overdrawing(old.get(slot.address()), bucket) {
+            key.clear();
+            old.read(slot.address(), &mut key);
+            if let Ok(address) = keys.push_overdrawing(&key, bucket) {
                 *slot = slot.at_address(address);
             } else {
                 // The system itself is out of memory: the key is given up.
@@ -536,11 +627,7 @@ impl State {
     fn maintain(&mut self, rules: &Rules) {
         self.roll(rules, Moment::new(rules, None));
         self.shrink_if_empty();
-        if let Some(keys) = &mut self.keys
-            && keys.is_worth_compacting(self.counts.live())
-        {
-            self.compact();
-        }
+        self.compact_if_worth();
     }
 
     const fn tally(&self) -> Tally {

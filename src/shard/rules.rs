@@ -1,6 +1,6 @@
 //! What all shards of a deduper share: the rules, and the moving bounds.
 
-use crate::memory::OnFull;
+use crate::memory::{MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::table::Identity;
 use crate::time::{Bucket, Grid, Watermark, Window};
@@ -14,7 +14,7 @@ pub(crate) struct Rules {
     pub(crate) grid: Grid,
     floor: Bound,
     thinned: Bound,
-    pub(super) on_full: Option<OnFull>,
+    limit: Option<MemoryLimit>,
     pub(crate) mode: Mode,
     pub(super) is_sliding: bool,
     /// How many buckets ahead of the watermark a record can be.
@@ -29,7 +29,7 @@ impl Rules {
         window: Window,
         lateness: Duration,
         mode: Mode,
-        on_full: Option<OnFull>,
+        limit: Option<MemoryLimit>,
         tags: u8,
     ) -> Self {
         let grid = window.grid();
@@ -38,7 +38,7 @@ impl Rules {
             grid,
             floor: Bound::new(),
             thinned: Bound::new(),
-            on_full,
+            limit,
             mode,
             is_sliding: window.is_sliding(),
             ahead: grid.reach(lateness),
@@ -72,6 +72,14 @@ impl Rules {
             Mode::Fingerprint => Identity::FINGERPRINT,
             Mode::Verified => Identity::CODE,
         }
+    }
+
+    pub(super) fn on_full(&self) -> Option<OnFull> {
+        self.limit.map(|limit| limit.on_full)
+    }
+
+    pub(super) fn limit_bytes(&self) -> Option<u64> {
+        self.limit.map(|limit| limit.bytes)
     }
 
     /// The earliest bucket that has not been given up to stay within memory.

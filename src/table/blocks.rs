@@ -12,19 +12,27 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes in a block.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
-const BLOCKS_PER_MAP: usize = 256;
+/// What an arena keeps for each of its blocks, beside the block.
+const BOOKKEEPING_BYTES: usize = 80;
 
-const MAP_BYTES: usize = BLOCKS_PER_MAP * BLOCK_BYTES;
+/// Blocks in a map, at most: their indexes are bytes.
+const MOST_BLOCKS_PER_MAP: usize = 256;
+
+/// Blocks in a map, at least.
+const LEAST_BLOCKS_PER_MAP: usize = 8;
 
 /// The blocks of all shards of one deduper.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
     maps: Mutex<Maps>,
+    blocks_per_map: usize,
     budget: Arc<Budget>,
+    is_compacting: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -44,20 +52,70 @@ struct Map {
 }
 
 impl BlockPool {
-    pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Self { maps: Mutex::default(), budget }
+    /// Maps are a hundredth of the limit, 1 MiB at most.
+    pub(crate) fn new(budget: Arc<Budget>, limit_bytes: Option<u64>) -> Self {
+        let share = limit_bytes.map_or(u64::MAX, |limit| limit / 100) / BLOCK_BYTES as u64;
+        let blocks_per_map =
+            share.clamp(LEAST_BLOCKS_PER_MAP as u64, MOST_BLOCKS_PER_MAP as u64) as usize;
+        let is_compacting = AtomicBool::new(false);
+        Self { maps: Mutex::default(), blocks_per_map, budget, is_compacting }
     }
 
-    /// Bytes that the pool takes from the budget at a time.
-    pub(crate) const STEP_BYTES: u64 = MAP_BYTES as u64;
+    /// A block, or `None` if the budget or the system grants no more.
+    pub(crate) fn allocate(self: &Arc<Self>) -> Option<Block> {
+        self.allocate_if(Budget::try_reserve)
+    }
 
-    /// A block, or `None` if the budget (unless `overdraw`) or the system
-    /// grants no more.
-    pub(crate) fn allocate(self: &Arc<Self>, overdraw: bool) -> Option<Block> {
+    /// A block, whatever the budget; `None` if the system grants no more.
+    pub(crate) fn allocate_overdrawing(self: &Arc<Self>) -> Option<Block> {
+        self.allocate_if(|budget, bytes| {
+            budget.reserve(bytes);
+            true
+        })
+    }
+
+    /// Is there room for `bytes` of keys within the budget?
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let maps = self.maps.lock();
+        let free: usize = maps
+            .open
+            .iter()
+            .filter_map(|n| maps.maps[*n as usize].as_ref())
+            .map(|m| m.free.len())
+            .sum();
+        let more = self.budget.left_bytes() / self.map_bytes();
+        // One block more: the key may begin in what is left of another.
+        let needed = bytes.div_ceil(BLOCK_BYTES) as u64 + 1;
+        free as u64 + more.saturating_mul(self.blocks_per_map as u64) >= needed
+    }
+
+    /// Runs a compaction of an arena that holds `blocks`, unless that could
+    /// overdraw the budget beyond its slack: the copies come before the
+    /// originals go, so only one arena at a time may do it, and none that holds
+    /// much of the whole.
+    pub(crate) fn compact_within_slack(&self, blocks: usize, compact: impl FnOnce()) {
+        let bytes = blocks as u64 * self.map_bytes() / self.blocks_per_map as u64;
+        if bytes > self.budget.left_bytes().saturating_add(self.budget.slack_bytes()) {
+            return;
+        }
+        // Acquire and Release make the runs follow one another; the memory
+        // itself is accounted for under the lock of `maps`.
+        if !self.is_compacting.swap(true, Ordering::Acquire) {
+            compact();
+            self.is_compacting.store(false, Ordering::Release);
+        }
+    }
+
+    /// What one map takes of the budget.
+    const fn map_bytes(&self) -> u64 {
+        (self.blocks_per_map * (BLOCK_BYTES + BOOKKEEPING_BYTES)) as u64
+    }
+
+    fn allocate_if(self: &Arc<Self>, reserve: impl FnOnce(&Budget, u64) -> bool) -> Option<Block> {
         let mut maps = self.maps.lock();
         let number = match maps.open.first() {
             Some(number) => *number,
-            None => self.add_map(&mut maps, overdraw)?,
+            None => self.add_map(&mut maps, reserve)?,
         };
         let map = maps.maps[number as usize].as_mut()?;
         let index = map.free.pop()?;
@@ -68,23 +126,21 @@ impl BlockPool {
         Some(Block { data: NonNull::new(data.cast())?, map: number, index, pool: Arc::clone(self) })
     }
 
-    fn add_map(&self, maps: &mut Maps, overdraw: bool) -> Option<u32> {
-        if overdraw {
-            self.budget.reserve(Self::STEP_BYTES);
-        } else if !self.budget.try_reserve(Self::STEP_BYTES) {
+    fn add_map(&self, maps: &mut Maps, reserve: impl FnOnce(&Budget, u64) -> bool) -> Option<u32> {
+        if !reserve(&self.budget, self.map_bytes()) {
             return None;
         }
-        let Ok(memory) = MmapMut::map_anon(MAP_BYTES) else {
-            self.budget.release(Self::STEP_BYTES);
+        let Ok(memory) = MmapMut::map_anon(self.blocks_per_map * BLOCK_BYTES) else {
+            self.budget.release(self.map_bytes());
             return None;
         };
         // Popped from the end: the lowest block first.
-        let map = Map { memory: MmapRaw::from(memory), free: (0..=u8::MAX).rev().collect() };
+        let free = (0..self.blocks_per_map).rev().map(|index| index as u8).collect();
         let number = maps.vacant.pop().unwrap_or_else(|| {
             maps.maps.push(None);
             maps.maps.len() as u32 - 1
         });
-        maps.maps[number as usize] = Some(map);
+        maps.maps[number as usize] = Some(Map { memory: MmapRaw::from(memory), free });
         maps.open.insert(number);
         Some(number)
     }
@@ -93,7 +149,7 @@ impl BlockPool {
         let mut maps = self.maps.lock();
         let Some(map) = maps.maps[number as usize].as_mut() else { return };
         map.free.push(index);
-        let is_empty = map.free.len() == BLOCKS_PER_MAP;
+        let is_empty = map.free.len() == self.blocks_per_map;
         maps.open.insert(number);
         // One empty map may stay, so that a block that comes and goes does not
         // map and unmap each time.
@@ -101,12 +157,8 @@ impl BlockPool {
             maps.open.remove(&number);
             maps.maps[number as usize] = None;
             maps.vacant.push(number);
-            self.budget.release(Self::STEP_BYTES);
+            self.budget.release(self.map_bytes());
         }
-    }
-
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
     }
 }
 
@@ -153,13 +205,13 @@ mod tests {
     use super::*;
 
     fn pool(limit: Option<u64>) -> Arc<BlockPool> {
-        Arc::new(BlockPool::new(Arc::new(Budget::new(limit))))
+        Arc::new(BlockPool::new(Arc::new(Budget::new(limit)), limit))
     }
 
     #[test]
     fn blocks_do_not_overlap() {
         let pool = pool(None);
-        let mut blocks: Vec<Block> = (0..600).map(|_| pool.allocate(false).unwrap()).collect();
+        let mut blocks: Vec<Block> = (0..600).map(|_| pool.allocate().unwrap()).collect();
         for (number, block) in blocks.iter_mut().enumerate() {
             block.bytes_mut().fill(number as u8);
         }
@@ -171,18 +223,21 @@ mod tests {
     #[test]
     fn maps_go_back_with_their_last_block() {
         let pool = pool(None);
-        let blocks: Vec<Block> = (0..600).map(|_| pool.allocate(false).unwrap()).collect();
-        assert_eq!(pool.budget.used_bytes(), 3 * BlockPool::STEP_BYTES);
+        let blocks: Vec<Block> = (0..600).map(|_| pool.allocate().unwrap()).collect();
+        assert_eq!(pool.budget.used_bytes(), 3 * pool.map_bytes());
         drop(blocks);
-        assert_eq!(pool.budget.used_bytes(), BlockPool::STEP_BYTES, "one spare map stays");
-        assert!(pool.allocate(false).is_some());
+        assert_eq!(pool.budget.used_bytes(), pool.map_bytes(), "one spare map stays");
+        assert!(pool.allocate().is_some());
     }
 
     #[test]
     fn the_budget_bounds_the_pool_unless_overdrawn() {
-        let pool = pool(Some(BlockPool::STEP_BYTES));
-        let blocks: Vec<Block> = std::iter::from_fn(|| pool.allocate(false)).collect();
-        assert_eq!(blocks.len(), BLOCKS_PER_MAP);
-        assert!(pool.allocate(true).is_some());
+        let pool = pool(Some(4 << 20));
+        let blocks: Vec<Block> = std::iter::from_fn(|| pool.allocate()).collect();
+        assert!(blocks.len() > 900 && blocks.len() <= 1_024);
+        assert!(!pool.has_room(1));
+        assert!(pool.allocate_overdrawing().is_some());
+        drop(blocks);
+        assert!(pool.has_room(3 << 20));
     }
 }

@@ -1,35 +1,28 @@
 //! A shard's key arena: the whole keys of verified mode.
 //!
-//! Keys are appended to blocks. Each block knows the latest bucket of any key
-//! in it and is freed whole when that bucket is dead: nothing is freed key by
-//! key. One arena serves all buckets of the shard, because keys arrive in
-//! about the order of their buckets; an arena per bucket would leave that many
-//! half-filled blocks in each shard, and a refreshed key (sliding window)
-//! would have to be copied. Keys that died before their block (forgotten,
-//! evicted, or beside one that is refreshed) are garbage until the arena is
-//! *compacted*: the shard then copies the live keys into new blocks.
+//! Keys are appended to a chain of blocks, each preceded by its length; a key
+//! that does not fit in the rest of a block goes on in the next, so keys of any
+//! length waste nothing. Each block knows the latest bucket of any key in it
+//! and is freed whole when that bucket is dead: nothing is freed key by key.
+//!
+//! One arena serves all buckets of the shard, because keys arrive in about the
+//! order of their buckets; an arena per bucket would leave that many
+//! half-filled blocks in each shard, and a refreshed key (sliding window) would
+//! have to be copied. Keys that died before their block (forgotten, evicted, or
+//! beside one that is refreshed) are garbage until the arena is *compacted*:
+//! the live keys are copied into new blocks.
 
 use super::blocks::{BLOCK_BYTES, Block, BlockPool};
 use crate::time::Bucket;
 use std::sync::Arc;
-
-/// A key longer than this has an allocation of its own: in blocks it would
-/// waste too much at their ends.
-const LONGEST_IN_BLOCK: usize = 1024;
-
-/// A key in a block is preceded by its length in two bytes.
-const LENGTH_BYTES: usize = 2;
 
 /// An address is a block number and an offset within the block.
 const OFFSET_BITS: u32 = BLOCK_BYTES.trailing_zeros();
 
 const MOST_BLOCKS: usize = 1 << (u32::BITS - OFFSET_BITS);
 
-/// What the bookkeeping of one block takes.
-const ENTRY_BYTES: u64 = size_of::<Option<Stored>>() as u64;
-
 /// Garbage below this is not worth a pass.
-const LEAST_TO_COMPACT: u64 = 16 * BLOCK_BYTES as u64;
+const LEAST_TO_COMPACT: usize = 16;
 
 /// No room: the budget, the system or the address space is exhausted.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,37 +33,47 @@ pub(crate) struct NoRoom;
 pub(crate) struct Keys {
     pool: Arc<BlockPool>,
     /// By block number.
-    blocks: Vec<Option<Stored>>,
+    blocks: Vec<Option<Link>>,
     vacant: Vec<u32>,
     /// The block that is being filled, and how far.
-    open: Option<(u32, usize)>,
-    held_bytes: u64,
-    /// When this much is held, the arena is looked at for garbage.
-    look_at_bytes: u64,
+    open: Option<Position>,
+    held: usize,
+    /// When this many blocks are held, the arena is looked at for garbage.
+    look_at: usize,
     /// Keys stored since the arena was made, and their bytes.
     stored_keys: u64,
     stored_bytes: u64,
+    /// Blocks opened since the arena was made.
+    opened: u64,
 }
 
+/// One block of the chain.
 #[derive(Debug)]
-struct Stored {
+struct Link {
+    block: Block,
     /// The latest bucket of any key in here.
     until: Bucket,
-    bytes: Bytes,
+    /// The block that was opened after this one.
+    next: u32,
+    /// Which block of the arena this is, in the order of opening.
+    sequence: u64,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Block(Block),
-    Long(Box<[u8]>),
+/// A place in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    number: u32,
+    offset: usize,
 }
 
-impl Stored {
-    fn held_bytes(&self) -> u64 {
-        match &self.bytes {
-            Bytes::Block(_) => BLOCK_BYTES as u64,
-            Bytes::Long(key) => key.len() as u64,
-        }
+impl Position {
+    #[inline]
+    const fn of_address(address: u32) -> Self {
+        Self { number: address >> OFFSET_BITS, offset: address as usize % BLOCK_BYTES }
+    }
+
+    const fn address(self) -> u32 {
+        self.number << OFFSET_BITS | self.offset as u32
     }
 }
 
@@ -81,87 +84,177 @@ impl Keys {
             blocks: Vec::new(),
             vacant: Vec::new(),
             open: None,
-            held_bytes: 0,
-            look_at_bytes: LEAST_TO_COMPACT,
+            held: 0,
+            look_at: LEAST_TO_COMPACT,
             stored_keys: 0,
             stored_bytes: 0,
+            opened: 0,
         }
     }
 
     /// Stores a key seen in `bucket`; its address.
     pub(crate) fn push(&mut self, key: &[u8], bucket: Bucket) -> Result<u32, NoRoom> {
-        self.push_with(key, bucket, false)
+        self.push_from(BlockPool::allocate, key, bucket)
     }
 
-    fn push_with(&mut self, key: &[u8], bucket: Bucket, overdraw: bool) -> Result<u32, NoRoom> {
-        let address = self.place(key, bucket, overdraw)?;
+    /// Stores a key even if that overdraws the budget: for a compaction, which
+    /// gives back more.
+    pub(crate) fn push_overdrawing(&mut self, key: &[u8], bucket: Bucket) -> Result<u32, NoRoom> {
+        self.push_from(BlockPool::allocate_overdrawing, key, bucket)
+    }
+
+    fn push_from(
+        &mut self,
+        allocate: impl Fn(&Arc<BlockPool>) -> Option<Block>,
+        key: &[u8],
+        bucket: Bucket,
+    ) -> Result<u32, NoRoom> {
+        let mut buffer = [0; LONGEST_LENGTH];
+        let length = leb128::write(key.len(), &mut buffer);
+        let bytes = length.len() + key.len();
+        let start = self.make_room(allocate, bytes, bucket)?;
+        let first_byte = self.write(start, length, bucket);
+        self.open = Some(self.write(first_byte, key, bucket));
         self.stored_keys += 1;
-        self.stored_bytes += (LENGTH_BYTES + key.len()) as u64;
-        Ok(address)
+        self.stored_bytes += bytes as u64;
+        Ok(start.address())
     }
 
-    fn place(&mut self, key: &[u8], bucket: Bucket, overdraw: bool) -> Result<u32, NoRoom> {
-        if key.len() > LONGEST_IN_BLOCK {
-            let number = self.add_long(key, bucket, overdraw)?;
-            return Ok(number << OFFSET_BITS);
+    /// Chains as many new blocks as `bytes` need, all or none. Where the bytes
+    /// begin.
+    fn make_room(
+        &mut self,
+        allocate: impl Fn(&Arc<BlockPool>) -> Option<Block>,
+        bytes: usize,
+        bucket: Bucket,
+    ) -> Result<Position, NoRoom> {
+        // A length is never cut in two.
+        let open = self.open.filter(|open| open.offset + LONGEST_LENGTH <= BLOCK_BYTES);
+        let left = open.map_or(0, |open| BLOCK_BYTES - open.offset);
+        let needed = bytes.saturating_sub(left).div_ceil(BLOCK_BYTES);
+        if self.held + needed > MOST_BLOCKS {
+            return Err(NoRoom);
         }
-        let needed = LENGTH_BYTES + key.len();
-        let (number, offset) = match self.open {
-            Some((number, used)) if used + needed <= BLOCK_BYTES => (number, used),
-            _ => (self.add_block(bucket, overdraw)?, 0),
-        };
-        self.open = Some((number, offset + needed));
-        if let Some(Stored { until, bytes: Bytes::Block(block) }) =
-            &mut self.blocks[number as usize]
-        {
-            *until = bucket.max(*until);
-            let (length, rest) = block.bytes_mut()[offset..].split_at_mut(LENGTH_BYTES);
-            length.copy_from_slice(&(key.len() as u16).to_le_bytes());
-            rest[..key.len()].copy_from_slice(key);
-        }
-        Ok(number << OFFSET_BITS | offset as u32)
-    }
-
-    /// The key at `address`.
-    pub(crate) fn get(&self, address: u32) -> &[u8] {
-        match &self.blocks[(address >> OFFSET_BITS) as usize] {
-            Some(Stored { bytes: Bytes::Block(block), .. }) => {
-                let offset = address as usize % BLOCK_BYTES;
-                let (length, rest) = block.bytes()[offset..].split_at(LENGTH_BYTES);
-                &rest[..usize::from(u16::from_le_bytes([length[0], length[1]]))]
+        let mut chain = open.map(|open| open.number);
+        let mut start = open;
+        if needed > 0 {
+            let blocks: Option<Vec<Block>> = (0..needed).map(|_| allocate(&self.pool)).collect();
+            for block in blocks.ok_or(NoRoom)? {
+                let number = self.add(block, bucket);
+                if let Some(before) = chain.replace(number) {
+                    self.link_mut(before).next = number;
+                }
+                start = start.or(Some(Position { number, offset: 0 }));
             }
-            Some(Stored { bytes: Bytes::Long(key), .. }) => key,
-            None => unreachable!("a live slot's key is in a block that is held"),
         }
+        start.ok_or(NoRoom)
+    }
+
+    /// Copies bytes to a position, through as many blocks as they need. Where
+    /// they end.
+    fn write(&mut self, start: Position, mut bytes: &[u8], bucket: Bucket) -> Position {
+        let Position { mut number, mut offset } = start;
+        loop {
+            let link = self.link_mut(number);
+            link.until = bucket.max(link.until);
+            let space = &mut link.block.bytes_mut()[offset..];
+            let (now, later) = bytes.split_at(bytes.len().min(space.len()));
+            space[..now.len()].copy_from_slice(now);
+            if later.is_empty() {
+                return Position { number, offset: offset + now.len() };
+            }
+            (number, offset, bytes) = (link.next, 0, later);
+        }
+    }
+
+    /// Is the key at `address` this one?
+    #[inline]
+    pub(crate) fn is_at(&self, address: u32, key: &[u8]) -> bool {
+        let (start, length) = self.read_length(address);
+        if length != key.len() {
+            return false;
+        }
+        let mut rest = key;
+        self.segments(start, length).all(|segment| {
+            let (now, later) = rest.split_at(segment.len());
+            rest = later;
+            now == segment
+        })
+    }
+
+    /// Appends the key at `address` to `bytes`.
+    pub(crate) fn read(&self, address: u32, bytes: &mut Vec<u8>) {
+        let (start, length) = self.read_length(address);
+        self.segments(start, length).for_each(|segment| bytes.extend_from_slice(segment));
     }
 
     /// Keeps the key at `address` until `bucket` is dead.
     pub(crate) fn keep_until(&mut self, address: u32, bucket: Bucket) {
-        if let Some(stored) = &mut self.blocks[(address >> OFFSET_BITS) as usize] {
-            stored.until = bucket.max(stored.until);
+        let (start, length) = self.read_length(address);
+        let mut number = start.number;
+        for _ in 0..(start.offset + length).div_ceil(BLOCK_BYTES) {
+            let link = self.link_mut(number);
+            link.until = bucket.max(link.until);
+            number = link.next;
         }
+    }
+
+    /// The blocks' bytes that hold `length` bytes from `start` on, in order.
+    #[inline]
+    fn segments(&self, start: Position, length: usize) -> impl Iterator<Item = &[u8]> {
+        let Position { mut number, mut offset } = start;
+        let mut left = length;
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let link = self.link(number);
+            let segment = &link.block.bytes()[offset..];
+            let segment = &segment[..left.min(segment.len())];
+            (number, offset, left) = (link.next, 0, left - segment.len());
+            Some(segment)
+        })
+    }
+
+    /// The first byte's position and the length of the key at `address`.
+    #[inline]
+    fn read_length(&self, address: u32) -> (Position, usize) {
+        let Position { number, offset } = Position::of_address(address);
+        let (length, bytes) = leb128::read(&self.link(number).block.bytes()[offset..]);
+        (Position { number, offset: offset + bytes }, length)
     }
 
     /// Frees the blocks all of whose keys were last seen before `low`.
     pub(crate) fn free_before(&mut self, low: Bucket) {
         for number in 0..self.blocks.len() {
-            if self.blocks[number].as_ref().is_some_and(|stored| stored.until < low) {
+            if self.blocks[number].as_ref().is_some_and(|link| link.until < low) {
                 self.free(number as u32);
             }
         }
-        while self.blocks.pop_if(|stored| stored.is_none()).is_some() {}
-        let numbers = self.blocks.len() as u32;
-        self.vacant.retain(|number| *number < numbers);
-        if self.blocks.len() < self.blocks.capacity() / 4 {
-            self.blocks.shrink_to(self.blocks.len() * 2);
-            self.vacant.shrink_to(self.blocks.len() * 2);
-        }
+        self.trim();
+    }
+
+    /// An eighth of the blocks, at least one if there is any: those that were
+    /// opened first. In ascending order of their numbers.
+    pub(crate) fn oldest_blocks(&self) -> Vec<u32> {
+        let held = self.blocks.iter().zip(0..).filter_map(|(link, n)| Some((link.as_ref()?, n)));
+        let mut by_age: Vec<(u64, u32)> = held.map(|(link, n)| (link.sequence, n)).collect();
+        by_age.sort_unstable();
+        by_age.truncate(self.held.div_ceil(8));
+        let mut numbers: Vec<u32> = by_age.into_iter().map(|(_, number)| number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// The block in which the key at `address` begins.
+    pub(crate) const fn block_of(address: u32) -> u32 {
+        Position::of_address(address).number
     }
 
     /// Is it time to look for garbage?
     #[inline]
     pub(crate) const fn should_look(&self) -> bool {
-        self.held_bytes >= self.look_at_bytes
+        self.held >= self.look_at
     }
 
     /// Is a third of the arena garbage, if it has `live` live keys of average
@@ -169,11 +262,21 @@ impl Keys {
     pub(crate) fn is_worth_compacting(&mut self, live: u32) -> bool {
         self.look_again_later();
         let live_bytes = u64::from(live) * self.stored_bytes / self.stored_keys.max(1);
-        self.held_bytes >= LEAST_TO_COMPACT && live_bytes < self.held_bytes - self.held_bytes / 3
+        let held_bytes = (self.held * BLOCK_BYTES) as u64;
+        self.held >= LEAST_TO_COMPACT && live_bytes < held_bytes - held_bytes / 3
     }
 
     fn look_again_later(&mut self) {
-        self.look_at_bytes = LEAST_TO_COMPACT.max(self.held_bytes + self.held_bytes / 2);
+        self.look_at = LEAST_TO_COMPACT.max(self.held + self.held / 2);
+    }
+
+    pub(crate) const fn held_blocks(&self) -> usize {
+        self.held
+    }
+
+    /// Where the blocks come from.
+    pub(crate) fn pool(&self) -> Arc<BlockPool> {
+        Arc::clone(&self.pool)
     }
 
     /// Begins a compaction: an empty arena takes this one's place; the caller
@@ -183,73 +286,82 @@ impl Keys {
         std::mem::replace(self, fresh)
     }
 
-    /// Stores a key even if that overdraws the budget: for when memory is
-    /// about to be given back, by a compaction or an eviction.
-    pub(crate) fn push_overdrawing(&mut self, key: &[u8], bucket: Bucket) -> Result<u32, NoRoom> {
-        self.push_with(key, bucket, true)
-    }
-
     /// Ends a compaction: sets when to look for garbage again.
     pub(crate) fn end_compaction(&mut self) {
         self.look_again_later();
     }
 
-    fn add_block(&mut self, bucket: Bucket, overdraw: bool) -> Result<u32, NoRoom> {
-        let number = self.next_number()?;
-        let block = self.pool.allocate(overdraw).ok_or(NoRoom)?;
-        self.put(number, Stored { until: bucket, bytes: Bytes::Block(block) });
-        self.pool.budget().reserve(ENTRY_BYTES);
-        Ok(number)
+    fn link(&self, number: u32) -> &Link {
+        self.blocks[number as usize].as_ref().expect("a live key's blocks are held")
     }
 
-    fn add_long(&mut self, key: &[u8], bucket: Bucket, overdraw: bool) -> Result<u32, NoRoom> {
-        let number = self.next_number()?;
-        let bytes = key.len() as u64 + ENTRY_BYTES;
-        if overdraw {
-            self.pool.budget().reserve(bytes);
-        } else if !self.pool.budget().try_reserve(bytes) {
-            return Err(NoRoom);
+    fn link_mut(&mut self, number: u32) -> &mut Link {
+        self.blocks[number as usize].as_mut().expect("a live key's blocks are held")
+    }
+
+    fn add(&mut self, block: Block, bucket: Bucket) -> u32 {
+        self.opened += 1;
+        self.held += 1;
+        let link = Link { block, until: bucket, next: 0, sequence: self.opened };
+        if let Some(number) = self.vacant.pop() {
+            self.blocks[number as usize] = Some(link);
+            return number;
         }
-        self.put(number, Stored { until: bucket, bytes: Bytes::Long(key.into()) });
-        Ok(number)
+        self.blocks.push(Some(link));
+        self.blocks.len() as u32 - 1
     }
 
-    fn next_number(&self) -> Result<u32, NoRoom> {
-        match self.vacant.last() {
-            Some(number) => Ok(*number),
-            None if self.blocks.len() < MOST_BLOCKS => Ok(self.blocks.len() as u32),
-            None => Err(NoRoom),
+    /// Frees a block. No live key may lie in it.
+    pub(crate) fn free(&mut self, number: u32) {
+        if self.blocks[number as usize].take().is_none() {
+            return;
         }
-    }
-
-    fn put(&mut self, number: u32, stored: Stored) {
-        self.held_bytes += stored.held_bytes();
-        if self.vacant.pop().is_none() {
-            self.blocks.push(None);
-        }
-        self.blocks[number as usize] = Some(stored);
-    }
-
-    fn free(&mut self, number: u32) {
-        let Some(stored) = self.blocks[number as usize].take() else { return };
-        self.held_bytes -= stored.held_bytes();
-        let long_bytes = match &stored.bytes {
-            Bytes::Block(_) => 0,
-            Bytes::Long(key) => key.len() as u64,
-        };
-        self.pool.budget().release(ENTRY_BYTES + long_bytes);
+        self.held -= 1;
         self.vacant.push(number);
-        if self.open.is_some_and(|(open, _)| open == number) {
+        if self.open.is_some_and(|open| open.number == number) {
             self.open = None;
+        }
+    }
+
+    /// Gives back the bookkeeping of freed blocks.
+    fn trim(&mut self) {
+        while self.blocks.pop_if(|link| link.is_none()).is_some() {}
+        let numbers = self.blocks.len() as u32;
+        self.vacant.retain(|number| *number < numbers);
+        if self.blocks.len() < self.blocks.capacity() / 4 {
+            self.blocks.shrink_to(self.blocks.len() * 2);
+            self.vacant.shrink_to(self.blocks.len() * 2);
         }
     }
 }
 
-impl Drop for Keys {
-    fn drop(&mut self) {
-        for number in 0..self.blocks.len() {
-            self.free(number as u32);
+/// The most bytes that a length takes.
+const LONGEST_LENGTH: usize = 10;
+
+/// Lengths as unsigned LEB128: seven bits a byte, lowest first.
+mod leb128 {
+    pub(super) fn write(mut value: usize, buffer: &mut [u8; super::LONGEST_LENGTH]) -> &[u8] {
+        let mut bytes = 0;
+        while value >= 0x80 {
+            buffer[bytes] = value as u8 | 0x80;
+            value >>= 7;
+            bytes += 1;
         }
+        buffer[bytes] = value as u8;
+        &buffer[..=bytes]
+    }
+
+    /// The value, and how many bytes it took.
+    #[inline]
+    pub(super) fn read(bytes: &[u8]) -> (usize, usize) {
+        let mut value = 0;
+        for (index, byte) in bytes.iter().enumerate() {
+            value |= usize::from(byte & 0x7F) << (7 * index);
+            if *byte < 0x80 {
+                return (value, index + 1);
+            }
+        }
+        unreachable!("a stored length ends")
     }
 }
 
@@ -259,70 +371,82 @@ mod tests {
     use crate::memory::Budget;
 
     fn keys(limit: Option<u64>) -> Keys {
-        Keys::new(Arc::new(BlockPool::new(Arc::new(Budget::new(limit)))))
+        Keys::new(Arc::new(BlockPool::new(Arc::new(Budget::new(limit)), limit)))
     }
 
     fn sample(number: usize) -> Vec<u8> {
-        let length = [0, 1, 16, 300, LONGEST_IN_BLOCK, LONGEST_IN_BLOCK + 1, 9_000][number % 7];
-        vec![number as u8; length]
+        let length = [0, 1, 16, 127, 128, 300, 4_085, 4_086, 4_096, 9_000, 40_000][number % 11];
+        (0..length).map(|byte| (byte * 7 + number) as u8).collect()
+    }
+
+    fn read(keys: &Keys, address: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        keys.read(address, &mut bytes);
+        bytes
     }
 
     #[test]
-    fn every_length_reads_back() {
+    fn every_length_reads_back_and_equals_itself_alone() {
         let mut keys = keys(None);
         let addresses: Vec<u32> =
             (0..2_000).map(|n| keys.push(&sample(n), Bucket(0)).unwrap()).collect();
         for (number, address) in addresses.into_iter().enumerate() {
-            assert_eq!(keys.get(address), sample(number));
+            let mut key = sample(number);
+            assert_eq!(read(&keys, address), key);
+            assert!(keys.is_at(address, &key));
+            key.push(0);
+            assert!(!keys.is_at(address, &key));
+            key.pop();
+            if let Some(last) = key.last_mut() {
+                *last ^= 1;
+                assert!(!keys.is_at(address, &key));
+            }
         }
     }
 
     #[test]
     fn blocks_are_freed_with_their_latest_bucket() {
         let mut keys = keys(None);
-        let kept = keys.push(b"kept", Bucket(1)).unwrap();
-        while keys.blocks.len() < 3 {
-            keys.push(&[7; 100], Bucket(1)).unwrap();
-        }
+        let kept = keys.push(&[5; 6_000], Bucket(1)).unwrap();
+        (0..200).for_each(|_| drop(keys.push(&[7; 100], Bucket(1))));
+        let blocks = keys.held;
         keys.keep_until(kept, Bucket(5));
-        keys.push(&[8; 5_000], Bucket(5)).unwrap();
         keys.free_before(Bucket(2));
-        assert_eq!(
-            keys.blocks.iter().flatten().count(),
-            2,
-            "the kept key's block and the long one"
-        );
-        assert_eq!(keys.get(kept), b"kept");
+        assert!(blocks > 6 && keys.held == 2, "the two blocks of the kept key stay");
+        assert!(keys.is_at(kept, &[5; 6_000]));
         keys.free_before(Bucket(6));
-        assert_eq!((keys.blocks.len(), keys.held_bytes), (0, 0));
+        assert_eq!((keys.blocks.len(), keys.held), (0, 0));
+    }
+
+    #[test]
+    fn a_key_that_goes_on_in_the_next_block_keeps_both() {
+        let mut keys = keys(None);
+        keys.push(&[1; 4_000], Bucket(1)).unwrap();
+        let across = keys.push(&[2; 200], Bucket(3)).unwrap();
+        assert_eq!(keys.held, 2);
+        keys.free_before(Bucket(3));
+        assert!(keys.is_at(across, &[2; 200]));
     }
 
     #[test]
     fn numbers_of_freed_blocks_are_used_again() {
         let mut keys = keys(None);
         for round in 0..100 {
-            let address = keys.push(&[3; 2_000], Bucket(round)).unwrap();
-            assert_eq!(keys.get(address), [3; 2_000]);
+            let address = keys.push(&[3; 12_000], Bucket(round)).unwrap();
+            assert_eq!(read(&keys, address), [3; 12_000]);
             keys.free_before(Bucket(round));
         }
-        assert!(keys.blocks.len() <= 2);
+        assert!(keys.blocks.len() <= 8);
     }
 
     #[test]
-    fn a_full_budget_refuses_and_a_compaction_overdraws() {
-        let mut keys = keys(Some(BlockPool::STEP_BYTES / 2));
-        assert_eq!(keys.push(b"k", Bucket(0)), Err(NoRoom));
-        assert_eq!(keys.push(&vec![0; 1 << 20], Bucket(0)), Err(NoRoom));
-        assert!(keys.push_overdrawing(b"k", Bucket(0)).is_ok());
-    }
-
-    #[test]
-    fn all_bytes_go_back_to_the_budget() {
-        let mut keys = keys(None);
-        let pool = Arc::clone(&keys.pool);
-        (0..500).for_each(|n| drop(keys.push(&sample(n), Bucket(0))));
-        drop(keys);
-        assert_eq!(pool.budget().used_bytes(), BlockPool::STEP_BYTES, "one spare map stays");
+    fn a_full_budget_refuses_whole_keys_and_a_compaction_overdraws() {
+        let mut keys = keys(Some(1 << 20));
+        let (kept, held) = (keys.push(b"kept", Bucket(0)).unwrap(), keys.held);
+        assert_eq!(keys.push(&vec![0; 2 << 20], Bucket(0)), Err(NoRoom));
+        assert_eq!(keys.held, held, "all blocks or none");
+        assert!(keys.push_overdrawing(&vec![0; 2 << 20], Bucket(0)).is_ok());
+        assert!(keys.is_at(kept, b"kept"));
     }
 
     #[test]

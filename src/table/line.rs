@@ -284,6 +284,12 @@ impl Line {
         self.words[index] = slot.0;
     }
 
+    /// Empties the first live slot; what it held.
+    pub(crate) fn take_live(&mut self, ages: Ages) -> Option<Slot> {
+        let index = probe::live(&self.words, ages).next()?;
+        Some(Slot(std::mem::take(&mut self.words[index])))
+    }
+
     /// Shows each live slot to `visit`, which may change it.
     #[inline]
     pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {

@@ -10,18 +10,18 @@
 //! when a check is a duplicate and how many keys are live is the shard's.
 
 mod blocks;
+mod extents;
 mod keys;
 mod line;
 mod probe;
-mod slab;
 
 pub(crate) use blocks::BlockPool;
+pub(crate) use extents::{Extents, prefetch};
 pub(crate) use keys::{Keys, NoRoom};
 pub(crate) use line::{Ages, Identity, Slot};
-pub(crate) use slab::{Slabs, prefetch};
 
+use extents::{LINES, Pages};
 use line::{Code, SLOTS};
-use slab::{LINES, Pages};
 
 /// Slots in a page.
 pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
@@ -30,6 +30,10 @@ pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
 /// is too full for 7 keys in 100; with one alternate 3 of these went on to
 /// the stash, with three fewer than one in 100 does.
 const ALTERNATES: u32 = 3;
+
+/// More than one key in the stash for this many lines is more than its share:
+/// overflow without end would fill it, if eviction took keys from lines alone.
+const STASH_SHARE: u32 = 16;
 
 /// One shard's table.
 #[derive(Debug)]
@@ -267,33 +271,22 @@ impl Table {
         }
     }
 
-    /// Empties up to `count` live slots, from the sweep's cursor on, and tells
-    /// `gone` of each.
-    pub(crate) fn evict(&mut self, count: u32, ages: Ages, mut gone: impl FnMut(Slot)) {
-        let mut left = count;
+    /// Empties one live slot, the next from the sweep's cursor on, or one of
+    /// the stash when that has more than its share; which one it was.
+    pub(crate) fn evict_one(&mut self, ages: Ages) -> Option<Slot> {
+        if self.stash.len() as u32 > self.lines() / STASH_SHARE {
+            return self.stash.pop();
+        }
         for _ in 0..self.lines() {
-            let line = self.cursor;
-            let line_of_slots = self.pages.line_mut(line / LINES, line % LINES);
-            line_of_slots.for_each_live(ages, |slot| {
-                if left > 0 {
-                    gone(std::mem::take(slot));
-                    left -= 1;
-                }
-            });
-            if left == 0 {
-                return;
+            let line = self.pages.line_mut(self.cursor / LINES, self.cursor % LINES);
+            if let Some(slot) = line.take_live(ages) {
+                return Some(slot);
             }
             // The cursor passes: the sweep will not come here soon.
-            line_of_slots.clear_dead(ages);
-            self.cursor = (line + 1) % self.lines();
+            line.clear_dead(ages);
+            self.cursor = (self.cursor + 1) % self.lines();
         }
-        let stash = &mut self.stash;
-        while left > 0
-            && let Some(slot) = stash.pop()
-        {
-            gone(slot);
-            left -= 1;
-        }
+        self.stash.pop()
     }
 
     /// Visits every live slot, to read or to change its address.
@@ -325,7 +318,7 @@ mod tests {
     use std::sync::Arc;
 
     fn table() -> Table {
-        let (_slabs, mut all) = Slabs::new(1, Arc::new(Budget::new(None)));
+        let (_extents, mut all) = Extents::new(1, Arc::new(Budget::new(None)));
         Table::new(all.remove(0))
     }
 
@@ -445,16 +438,16 @@ mod tests {
     }
 
     #[test]
-    fn eviction_stops_at_its_count() {
+    fn eviction_takes_each_key_once_wherever_it_lies() {
         let (mut table, ages) = (table(), ages(3));
         table.grow(1, ages);
-        (0..300).for_each(|n| table.insert(slot(n, 3, ages), ages));
-        let mut gone = Vec::new();
-        table.evict(100, ages, |slot| gone.push(slot));
-        assert_eq!(gone.len(), 100);
+        (0..440).for_each(|n| table.insert(slot(n, 3, ages), ages));
+        let stashed = table.stash.len();
+        let mut gone: Vec<Slot> = (0..100).filter_map(|_| table.evict_one(ages)).collect();
         assert!(gone.iter().all(|slot| !finds(&table, *slot, ages)));
-        assert_eq!((0..300).filter(|n| finds(&table, slot(*n, 3, ages), ages)).count(), 200);
-        table.evict(1_000, ages, |slot| gone.push(slot));
-        assert_eq!(gone.len(), 300);
+        assert_eq!((0..440).filter(|n| finds(&table, slot(*n, 3, ages), ages)).count(), 340);
+        assert!(stashed > 4 && table.stash.len() == 4, "the stash kept its share");
+        gone.extend(std::iter::from_fn(|| table.evict_one(ages)));
+        assert_eq!(gone.len(), 440);
     }
 }
