@@ -52,9 +52,9 @@ struct Map {
 }
 
 impl BlockPool {
-    /// Maps are a hundredth of the limit, 1 MiB at most.
+    /// Maps are a two-hundredth of the limit, 1 MiB at most.
     pub(crate) fn new(budget: Arc<Budget>, limit_bytes: Option<u64>) -> Self {
-        let share = limit_bytes.map_or(u64::MAX, |limit| limit / 100) / BLOCK_BYTES as u64;
+        let share = limit_bytes.map_or(u64::MAX, |limit| limit / 200) / BLOCK_BYTES as u64;
         let blocks_per_map =
             share.clamp(LEAST_BLOCKS_PER_MAP as u64, MOST_BLOCKS_PER_MAP as u64) as usize;
         let is_compacting = AtomicBool::new(false);
