@@ -12,10 +12,12 @@ pub const MAX_BUCKETS: u32 = 120;
 
 /// For how long a key counts as seen.
 ///
-/// A window is its span cut into buckets of equal width. A key stays known for
-/// at least the span, and for less than the span and one bucket width (each
-/// rounded up to a microsecond; in event time, plus the lateness). More
-/// buckets forget more punctually; memory and speed hardly change.
+/// A window is its span cut into buckets of equal width, a whole number of
+/// microseconds. A key stays known for at least the span, and for less than all
+/// the buckets and one more: the span and one width, where the width divides
+/// the span, and under a microsecond more for each bucket where it does not. In
+/// event time, plus the lateness. More buckets forget more punctually; memory
+/// and speed hardly change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     pub(crate) kind: Kind,
