@@ -230,7 +230,7 @@ impl Shards {
     pub(crate) fn prefetch_line(&self, hash: KeyHash) {
         let index = self.index(hash);
         let pages = self.shards[index].pages.load(Ordering::Relaxed);
-        let (page, line) = home(wanted(hash).code(), pages);
+        let (page, line) = home(wanted(hash), pages);
         self.extents.prefetch(index as u32, page, line);
     }
 
@@ -382,7 +382,7 @@ impl State {
     fn forget(&mut self, rules: &Rules, hash: KeyHash, key: &[u8]) -> bool {
         self.roll(rules, Moment::new(rules, None));
         let Some((place, slot)) = self.find(rules, wanted(hash), key) else { return false };
-        self.table.remove(place, slot.code());
+        self.table.remove(place, slot);
         self.counts.remove(self.ages.bucket(slot.tag()));
         true
     }

@@ -22,6 +22,7 @@
 #![expect(unsafe_code, reason = "shards own disjoint pages of shared maps; see `Pages`")]
 
 use super::line::Line;
+use super::page::Page;
 use crate::memory::Budget;
 use memmap2::{MmapMut, MmapRaw};
 use parking_lot::Mutex;
@@ -29,13 +30,6 @@ use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-
-/// Lines in a page.
-pub(crate) const LINES: u32 = 64;
-
-/// 4 KiB of table memory. A key's home line and its alternates share one, so
-/// that they share an entry of the TLB.
-pub(crate) type Page = [Line; LINES as usize];
 
 const PAGE_BYTES: usize = size_of::<Page>();
 
@@ -271,38 +265,34 @@ impl Pages {
         self.len = len;
     }
 
-    /// A line of page `page`.
+    /// The page of this number.
     #[inline]
-    pub(crate) fn line(&self, page: u32, line: u32) -> &Line {
-        let pointer = self.page(page);
-        // SAFETY: `page` checked that this share owns the page (see the type)
+    pub(crate) fn page(&self, number: u32) -> &Page {
+        let pointer = self.place(number);
+        // SAFETY: `place` checked that this share owns the page (see the type)
         // and that its extent is mapped; zeroed memory is a valid `Page`. The
         // result borrows `self`, so no `&mut` to the page exists.
-        let page = unsafe { &*pointer };
-        &page[line as usize]
+        unsafe { &*pointer }
     }
 
-    /// A line of page `page`, to change.
+    /// The page of this number, to change.
     #[inline]
-    pub(crate) fn line_mut(&mut self, page: u32, line: u32) -> &mut Line {
-        let pointer = self.page(page);
-        // SAFETY: as in `line`; the result borrows `self` mutably, so no other
+    pub(crate) fn page_mut(&mut self, number: u32) -> &mut Page {
+        let pointer = self.place(number);
+        // SAFETY: as in `page`; the result borrows `self` mutably, so no other
         // reference to the page exists.
-        let page = unsafe { &mut *pointer };
-        &mut page[line as usize]
+        unsafe { &mut *pointer }
     }
 
     /// Empties a page and returns what it held.
-    pub(crate) fn take(&mut self, page: u32) -> Page {
-        let pointer = self.page(page);
-        // SAFETY: as in `line_mut`.
-        std::mem::replace(unsafe { &mut *pointer }, [Line::default(); LINES as usize])
+    pub(crate) fn take(&mut self, number: u32) -> Page {
+        std::mem::replace(self.page_mut(number), Page::EMPTY)
     }
 
     #[inline]
-    fn page(&self, page: u32) -> *mut Page {
-        assert!(page < self.len, "a page beyond the shard's end");
-        self.extents.places[page as usize].of_shard(self.shard)
+    fn place(&self, number: u32) -> *mut Page {
+        assert!(number < self.len, "a page beyond the shard's end");
+        self.extents.places[number as usize].of_shard(self.shard)
     }
 
     pub(crate) fn budget(&self) -> &Budget {
@@ -329,15 +319,15 @@ mod tests {
         }
         for (shard, share) in shares.iter_mut().enumerate() {
             for page in 0..3 {
-                assert!(share.line(page, 63).slots().all(|slot| slot == Slot::EMPTY));
+                assert!(share.page(page).lines()[63].slots().all(|slot| slot == Slot::EMPTY));
                 let slot = Slot::of_fingerprint((shard as u64) << 48 | u64::from(page) << 40);
-                share.line_mut(page, 63).set_slot(7, slot);
+                share.page_mut(page).lines_mut()[63].set_slot(7, slot);
             }
         }
         for (shard, share) in shares.iter().enumerate() {
             for page in 0..3 {
                 let slot = Slot::of_fingerprint((shard as u64) << 48 | u64::from(page) << 40);
-                assert_eq!(share.line(page, 63).slots().last(), Some(slot));
+                assert_eq!(share.page(page).lines()[63].slots().last(), Some(slot));
             }
         }
     }
@@ -361,11 +351,11 @@ mod tests {
         let (_extents, mut shares) = Extents::new(2, budget(None));
         shares[0].grow(2);
         shares[1].grow(2);
-        shares[0].line_mut(1, 5).set_slot(1, MARK);
-        assert_eq!(shares[0].take(1)[5].slots().next(), Some(MARK));
+        shares[0].page_mut(1).lines_mut()[5].set_slot(1, MARK);
+        assert_eq!(shares[0].take(1).lines()[5].slots().next(), Some(MARK));
         shares[0].shrink(1);
         shares[0].grow(2);
-        assert_eq!(shares[0].line(1, 5).slots().next(), Some(Slot::EMPTY));
+        assert_eq!(shares[0].page(1).lines()[5].slots().next(), Some(Slot::EMPTY));
     }
 
     #[test]
@@ -386,7 +376,7 @@ mod tests {
     fn a_page_not_owned_is_out_of_reach() {
         let (_extents, mut shares) = Extents::new(2, budget(None));
         shares[0].grow(1);
-        shares[1].line(0, 0);
+        shares[1].page(0);
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl Header {
 }
 
 /// 64 bytes of table memory, one cache line: a header, and then the slots.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line {
     words: Words,
@@ -253,6 +253,8 @@ const HEADER: usize = 0;
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 impl Line {
+    pub(crate) const EMPTY: Self = Self { words: [0; WORDS] };
+
     /// The slots that agree with `want` and are live, with their places.
     #[inline]
     pub(crate) fn matches(
@@ -387,7 +389,7 @@ mod tests {
         let early = ages(10, 5, 255);
         let a = Slot::of_fingerprint(1 << 51).tagged(early.tag(Bucket(9)));
         let b = Slot::of_fingerprint(2 << 51).tagged(early.tag(Bucket(7)));
-        let mut line = Line::default();
+        let mut line = Line::EMPTY;
         line.note_spilled(a, early);
         line.note_spilled(b, early);
         assert!(line.may_have_spilled(a.code(), early) && line.may_have_spilled(b.code(), early));
@@ -405,7 +407,7 @@ mod tests {
     fn both_notes_are_independent() {
         let ages = ages(3, 0, 255);
         let slot = Slot::of_fingerprint(u64::MAX).tagged(ages.tag(Bucket(3)));
-        let mut line = Line::default();
+        let mut line = Line::EMPTY;
         line.note_stashed(slot, ages);
         assert!(line.may_have_stashed(slot.code(), ages));
         assert!(!line.may_have_spilled(slot.code(), ages));

@@ -13,6 +13,7 @@ mod blocks;
 mod extents;
 mod keys;
 mod line;
+mod page;
 mod probe;
 
 pub(crate) use blocks::BlockPool;
@@ -20,16 +21,12 @@ pub(crate) use extents::{Extents, prefetch};
 pub(crate) use keys::{Keys, NoRoom};
 pub(crate) use line::{Ages, Identity, Slot};
 
-use extents::{LINES, Pages};
-use line::{Code, SLOTS};
+use extents::Pages;
+use line::{Code, Line, SLOTS};
+use page::{Found, InPage, LINES, home_line};
 
 /// Slots in a page.
 pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
-
-/// How many lines besides the home may hold a key. At a load of 0.8 the home
-/// is too full for 7 keys in 100; with one alternate 3 of these went on to
-/// the stash, with three fewer than one in 100 does.
-const ALTERNATES: u32 = 3;
 
 /// More than one key in the stash for this many lines is more than its share:
 /// overflow without end would fill it, if eviction took keys from lines alone.
@@ -50,41 +47,23 @@ pub(crate) struct Table {
 /// Where a slot lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Home { index: usize },
-    Alternate { line: u32, index: usize },
+    Page(InPage),
     Stash { index: usize },
 }
 
-/// Where the keys of one code belong, in a table of a certain size.
-#[derive(Clone, Copy)]
-struct Home {
-    page: u32,
-    line: u32,
-    /// Odd, so that the alternates differ from the home and from one another.
-    stride: u32,
-}
-
-impl Home {
-    /// Multiply-shift (Lemire 2019) on the code's upper bits chooses the page,
-    /// so that pages keep their order when the table grows; the low bits
-    /// choose the line, whatever the size.
-    #[inline]
-    fn of(code: Code, pages: u32) -> Self {
-        let page = (u64::from(code.0) * u64::from(pages)) >> Code::BITS;
-        Self { page: page as u32, line: code.0 % LINES, stride: (code.0 >> 6) % 32 * 2 + 1 }
-    }
-
-    #[inline]
-    fn alternates(self) -> impl Iterator<Item = u32> {
-        (1..=ALTERNATES).map(move |step| (self.line + step * self.stride) % LINES)
-    }
-}
-
-/// The page and line in which keys of `code` belong in a table of `pages`.
+/// The page in which keys of `code` belong, in a table of `pages`.
+///
+/// Multiply-shift (Lemire 2019) on the code's upper bits, so that pages keep
+/// their order when the table grows; the low bits choose the line.
 #[inline]
-pub(crate) fn home(code: Code, pages: u32) -> (u32, u32) {
-    let home = Home::of(code, pages);
-    (home.page, home.line)
+fn home_page(code: Code, pages: u32) -> u32 {
+    ((u64::from(code.0) * u64::from(pages)) >> Code::BITS) as u32
+}
+
+/// The page and line in which a slot belongs in a table of `pages`.
+#[inline]
+pub(crate) fn home(slot: Slot, pages: u32) -> (u32, u32) {
+    (home_page(slot.code(), pages), home_line(slot.code()))
 }
 
 impl Table {
@@ -102,8 +81,7 @@ impl Table {
     }
 
     /// Finds a live slot that agrees with `want` and that `accept` takes for
-    /// the key's own. One line, unless the home says that some of its keys of
-    /// this kind lie elsewhere.
+    /// the key's own.
     #[inline]
     pub(crate) fn find(
         &self,
@@ -115,28 +93,12 @@ impl Table {
         if self.size == 0 {
             return None;
         }
-        let code = want.code();
-        let home = Home::of(code, self.size);
-        let line = self.pages.line(home.page, home.line);
-        for (index, slot) in line.matches(want, identity, ages) {
-            if accept(slot) {
-                return Some((Place::Home { index }, slot));
-            }
+        let page = self.pages.page(home_page(want.code(), self.size));
+        match page.find(want, identity, ages, &mut accept) {
+            Found::At(place, slot) => Some((Place::Page(place), slot)),
+            Found::Nowhere => None,
+            Found::PerhapsStashed => self.find_stashed(want, identity, ages, accept),
         }
-        if line.may_have_spilled(code, ages) {
-            for alternate in home.alternates() {
-                let line = self.pages.line(home.page, alternate);
-                for (index, slot) in line.matches(want, identity, ages) {
-                    if accept(slot) {
-                        return Some((Place::Alternate { line: alternate, index }, slot));
-                    }
-                }
-            }
-        }
-        if line.may_have_stashed(code, ages) {
-            return self.find_stashed(want, identity, ages, accept);
-        }
-        None
     }
 
     #[cold]
@@ -158,61 +120,41 @@ impl Table {
     /// Puts a tagged slot where it belongs. The table must have a page.
     #[inline]
     pub(crate) fn insert(&mut self, slot: Slot, ages: Ages) {
-        let home = Home::of(slot.code(), self.size);
-        let line = self.pages.line_mut(home.page, home.line);
-        match line.free_slot(ages) {
-            Some(index) => line.set_slot(index, slot),
-            None => self.insert_elsewhere(home, slot, ages),
+        let page = self.pages.page_mut(home_page(slot.code(), self.size));
+        if !page.insert(slot, ages) {
+            self.change_stash(|stash| stash.push(slot));
         }
-    }
-
-    fn insert_elsewhere(&mut self, home: Home, slot: Slot, ages: Ages) {
-        for alternate in home.alternates() {
-            let line = self.pages.line_mut(home.page, alternate);
-            if let Some(index) = line.free_slot(ages) {
-                line.set_slot(index, slot);
-                self.pages.line_mut(home.page, home.line).note_spilled(slot, ages);
-                return;
-            }
-        }
-        self.change_stash(|stash| stash.push(slot));
-        self.pages.line_mut(home.page, home.line).note_stashed(slot, ages);
     }
 
     /// Replaces the slot at `place` by the same key in another bucket or at
     /// another address.
     #[inline]
     pub(crate) fn replace(&mut self, place: Place, slot: Slot, ages: Ages) {
-        let home = Home::of(slot.code(), self.size);
+        let page = self.pages.page_mut(home_page(slot.code(), self.size));
         match place {
-            Place::Home { index } => {
-                self.pages.line_mut(home.page, home.line).set_slot(index, slot);
-            }
-            Place::Alternate { line, index } => {
-                self.pages.line_mut(home.page, line).set_slot(index, slot);
-                self.pages.line_mut(home.page, home.line).note_spilled(slot, ages);
-            }
+            Place::Page(place) => page.replace(place, slot, ages),
             Place::Stash { index } => {
+                page.note_stashed(slot, ages);
                 self.stash[index] = slot;
-                self.pages.line_mut(home.page, home.line).note_stashed(slot, ages);
             }
         }
     }
 
-    /// Empties the slot at `place`, where a key of `code` was found.
-    pub(crate) fn remove(&mut self, place: Place, code: Code) {
-        let home = Home::of(code, self.size);
+    /// Empties the slot at `place`, where `slot` was found.
+    pub(crate) fn remove(&mut self, place: Place, slot: Slot) {
         match place {
-            Place::Home { index } => {
-                self.pages.line_mut(home.page, home.line).set_slot(index, Slot::EMPTY);
-            }
-            Place::Alternate { line, index } => {
-                self.pages.line_mut(home.page, line).set_slot(index, Slot::EMPTY);
+            Place::Page(at) => {
+                self.pages.page_mut(home_page(slot.code(), self.size)).remove(at);
             }
             Place::Stash { index } => {
                 self.stash.swap_remove(index);
             }
         }
+    }
+
+    /// A line by its number through all pages.
+    fn line_mut(&mut self, line: u32) -> &mut Line {
+        &mut self.pages.page_mut(line / LINES).lines_mut()[(line % LINES) as usize]
     }
 
     /// Clears dead slots in the next `1 / parts` of the lines, `times` over,
@@ -227,9 +169,8 @@ impl Table {
         let lines = i64::from(self.lines());
         let due = times.saturating_mul(lines.div_euclid(parts) + 1).min(lines);
         for _ in 0..due {
-            let line = self.cursor;
-            self.pages.line_mut(line / LINES, line % LINES).clear_dead(ages);
-            self.cursor = (line + 1) % self.lines();
+            self.line_mut(self.cursor).clear_dead(ages);
+            self.cursor = (self.cursor + 1) % self.lines();
         }
     }
 
@@ -261,7 +202,7 @@ impl Table {
         let mut stash = self.change_stash(std::mem::take);
         self.cursor = 0;
         for page in pages {
-            for mut line in self.pages.take(page) {
+            for line in self.pages.take(page).lines_mut() {
                 line.for_each_live(ages, |slot| self.insert(*slot, ages));
             }
         }
@@ -278,7 +219,7 @@ impl Table {
             return self.stash.pop();
         }
         for _ in 0..self.lines() {
-            let line = self.pages.line_mut(self.cursor / LINES, self.cursor % LINES);
+            let line = self.line_mut(self.cursor);
             if let Some(slot) = line.take_live(ages) {
                 return Some(slot);
             }
@@ -291,9 +232,10 @@ impl Table {
 
     /// Visits every live slot, to read or to change its address.
     pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
-        for line in 0..self.lines() {
-            let line = self.pages.line_mut(line / LINES, line % LINES);
-            line.for_each_live(ages, &mut visit);
+        for page in 0..self.size {
+            for line in self.pages.page_mut(page).lines_mut() {
+                line.for_each_live(ages, &mut visit);
+            }
         }
         self.stash.iter_mut().filter(|slot| ages.is_live(slot.tag())).for_each(visit);
     }
@@ -397,7 +339,7 @@ mod tests {
         (0..500).for_each(|n| table.insert(same_code(n), ages));
         assert!((0..500).all(|n| finds(&table, same_code(n), ages)));
         assert!(!finds(&table, same_code(500), ages));
-        let in_lines = (1 + ALTERNATES as usize) * SLOTS;
+        let in_lines = (1 + page::ALTERNATES as usize) * SLOTS;
         assert_eq!(table.stash.len(), 500 - in_lines);
     }
 
@@ -419,7 +361,7 @@ mod tests {
         }
         for n in 0..60 {
             let found = table.find(same_code(n, 3), Identity::FINGERPRINT, ages, |_| true);
-            table.remove(found.unwrap().0, same_code(n, 3).code());
+            table.remove(found.unwrap().0, same_code(n, 3));
             assert!(!finds(&table, same_code(n, 3), ages));
         }
     }
@@ -431,8 +373,7 @@ mod tests {
         (0..600).for_each(|n| table.insert(slot(n, 0, ages(0)), ages(0)));
         (1..=3).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
         (4..20).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
-        for line in 0..table.lines() {
-            let line = table.pages.line(line / LINES, line % LINES);
+        for line in (0..table.size).flat_map(|page| table.pages.page(page).lines()) {
             assert!(line.slots().all(|slot| slot == Slot::EMPTY));
         }
     }
