@@ -51,15 +51,16 @@ pub(crate) struct Shards {
     pool: Arc<BlockPool>,
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
-    shards: Box<[CachePadded<Shard>]>,
+    shards: Box<[Shard]>,
+    /// How many pages each shard has, for prefetching without its lock; may be
+    /// outdated. Apart from the shards, so that it stays in the first-level
+    /// cache. `Relaxed`: a prefetch may read anything.
+    pages: Box<[AtomicU32]>,
 }
 
-#[derive(Debug)]
-struct Shard {
-    state: Mutex<State>,
-    /// The table's pages, for prefetching without the lock; may be outdated.
-    pages: AtomicU32,
-}
+/// A shard begins a pair of cache lines, which processors fetch together: a
+/// duplicate needs the first line alone, a new key the first two.
+type Shard = CachePadded<Mutex<State>>;
 
 /// What a shard's counters say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,22 +92,20 @@ impl Shards {
     pub(crate) fn new(count: u32, rules: Rules, budget: Arc<Budget>) -> Self {
         let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
         let (extents, all_pages) = Extents::new(count, budget);
-        let shards = all_pages
-            .into_iter()
-            .enumerate()
-            .map(|(number, pages)| {
-                let keys = (rules.mode == Mode::Verified).then(|| Keys::new(Arc::clone(&pool)));
-                let state = State::new(Table::new(pages), keys, &rules, number as u32);
-                CachePadded::new(Shard { state: Mutex::new(state), pages: AtomicU32::new(0) })
-            })
-            .collect();
-        Self { rules, extents, pool, reclaiming: Mutex::new(()), shards }
+        let shard = |(pages, number)| {
+            let keys = || Box::new(Keys::new(Arc::clone(&pool)));
+            let keys = (rules.mode == Mode::Verified).then(keys);
+            Shard::new(Mutex::new(State::new(Table::new(pages), keys, &rules, number)))
+        };
+        let shards = all_pages.into_iter().zip(0..).map(shard).collect();
+        let pages = (0..count).map(|_| AtomicU32::new(0)).collect();
+        Self { rules, extents, pool, reclaiming: Mutex::new(()), shards, pages }
     }
 
     /// The bytes that `count` empty shards take.
     pub(crate) fn fixed_bytes(count: u32, rules: &Rules) -> u64 {
         let counts = rules.reach() as u64 * 4 + 16;
-        u64::from(count) * (size_of::<CachePadded<Shard>>() as u64 + counts)
+        u64::from(count) * ((size_of::<Shard>() + size_of::<AtomicU32>()) as u64 + counts)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -126,24 +125,40 @@ impl Shards {
         key: &[u8],
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
-        loop {
-            match self.try_check(hash, key, at) {
-                Err(Refusal::Short) => self.reclaim(key.len())?,
-                outcome => return outcome,
-            }
+        match self.try_check(hash, key, at) {
+            Err(Refusal::Short) => self.check_after_reclaim(hash, key, at),
+            outcome => outcome,
         }
     }
 
     #[inline]
     fn try_check(&self, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        let shard = self.shard(hash);
-        let mut state = shard.state.lock();
-        let pages = state.table.pages();
+        let index = self.index(hash);
+        let mut state = self.shards[index].lock();
+        let room = state.room;
         let verdict = state.check(&self.rules, hash, key, at);
-        if state.table.pages() != pages {
-            shard.publish(&state);
+        if state.room != room {
+            self.publish(index, &state);
         }
         verdict
+    }
+
+    /// The check of a key that found no room: other threads may take what is
+    /// reclaimed, so perhaps more than once.
+    #[cold]
+    fn check_after_reclaim(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        loop {
+            self.reclaim(key.len())?;
+            match self.try_check(hash, key, at) {
+                Err(Refusal::Short) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes room for a key of `bytes` by giving up the oldest buckets of all
@@ -179,7 +194,7 @@ impl Shards {
         let (mut oldest, mut newest) = (None, None);
         self.for_each(|state| {
             state.roll(&self.rules, Moment::new(&self.rules, None));
-            newest = newest.max(Some(state.newest));
+            newest = newest.max(Some(state.ages.newest()));
             let here = state.counts.oldest(state.low);
             oldest = here.into_iter().chain(oldest).min();
         });
@@ -190,7 +205,7 @@ impl Shards {
         for index in 0..self.shards.len() {
             let mut state = self.locked(index);
             visit(&mut state);
-            self.shards[index].publish(&state);
+            self.publish(index, &state);
         }
     }
 
@@ -208,39 +223,36 @@ impl Shards {
     pub(crate) fn maintain(&self, index: usize) {
         let mut state = self.locked(index);
         state.maintain(&self.rules);
-        self.shards[index].publish(&state);
+        self.publish(index, &state);
     }
 
     /// What the counters of one shard say, up to date with the watermark.
     pub(crate) fn tally(&self, index: usize) -> Tally {
         let mut state = self.locked(index);
         state.roll(&self.rules, Moment::new(&self.rules, None));
-        self.shards[index].publish(&state);
+        self.publish(index, &state);
         state.tally()
     }
 
-    /// Asks the processor to fetch the shard of a key.
+    /// Asks the processor to fetch what the check of a key will need: its
+    /// shard and its home line.
     #[inline]
-    pub(crate) fn prefetch_shard(&self, hash: KeyHash) {
-        prefetch(self.shard(hash));
-    }
-
-    /// Asks the processor to fetch the home line of a key.
-    #[inline]
-    pub(crate) fn prefetch_line(&self, hash: KeyHash) {
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
         let index = self.index(hash);
-        let pages = self.shards[index].pages.load(Ordering::Relaxed);
+        let shard = &raw const self.shards[index];
+        prefetch(shard);
+        prefetch(shard.wrapping_byte_add(CACHE_LINE));
+        let pages = self.pages[index].load(Ordering::Relaxed);
         let (page, line) = home(wanted(hash), pages);
         self.extents.prefetch(index as u32, page, line);
     }
 
-    fn locked(&self, index: usize) -> MutexGuard<'_, State> {
-        self.shards[index].state.lock()
+    fn publish(&self, index: usize, state: &State) {
+        self.pages[index].store(state.table.pages(), Ordering::Relaxed);
     }
 
-    #[inline]
-    fn shard(&self, hash: KeyHash) -> &Shard {
-        &self.shards[self.index(hash)]
+    fn locked(&self, index: usize) -> MutexGuard<'_, State> {
+        self.shards[index].lock()
     }
 
     /// The number of shards is a power of two: the low bits choose.
@@ -250,37 +262,41 @@ impl Shards {
     }
 }
 
-impl Shard {
-    fn publish(&self, state: &State) {
-        // Relaxed: only prefetches read it, and they may read anything.
-        self.pages.store(state.table.pages(), Ordering::Relaxed);
-    }
-}
-
 /// The slot that a key is looked for with.
 #[inline]
 fn wanted(hash: KeyHash) -> Slot {
     Slot::of_fingerprint(hash.low())
 }
 
-/// What a shard's lock protects.
+/// What a shard's lock protects, in the order of use: behind the lock's word,
+/// the first cache line ends with the table's pages, and the second with the
+/// arena.
 #[derive(Debug)]
+#[repr(C)]
 struct State {
-    table: Table,
     /// How the tags are read: `newest` and `low`, ready for use.
     ages: Ages,
-    /// The latest bucket that this shard knows of.
-    newest: Bucket,
     /// Buckets before this one are dead.
     low: Bucket,
-    counts: Counts,
+    duplicates: u64,
     /// More live keys than this need more pages.
     room: u32,
     /// Live keys per page at which this shard grows.
     load: u32,
-    tally: Tally,
-    keys: Option<Keys>,
+    table: Table,
+    counts: Counts,
+    uniques: u64,
+    keys: Option<Box<Keys>>,
+    late: u64,
+    rejected: u64,
+    evicted: u64,
 }
+
+/// Bytes in a cache line.
+const CACHE_LINE: usize = 64;
+
+const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 16 == CACHE_LINE);
+const _: () = assert!(std::mem::offset_of!(State, late) + size_of::<u64>() == 2 * CACHE_LINE);
 
 /// Live keys per page of 448 slots at which shards grow: each at its own
 /// point between 334 and 365 (0.75 to 0.82), so that they do not all grow at
@@ -317,19 +333,22 @@ impl Moment {
 }
 
 impl State {
-    fn new(table: Table, keys: Option<Keys>, rules: &Rules, number: u32) -> Self {
+    fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, number: u32) -> Self {
         let newest = rules.watermark.bucket();
         let low = rules.window_start(newest);
         Self {
-            table,
             ages: Ages::new(newest, low, rules.tags),
-            newest,
             low,
-            counts: Counts::new(newest, rules.reach() as usize),
+            duplicates: 0,
             room: 0,
             load: LEAST_LOAD + (number.reverse_bits() >> (u32::BITS - LOAD_SPREAD_BITS)),
-            tally: Tally::default(),
+            table,
+            counts: Counts::new(newest, rules.reach() as usize),
+            uniques: 0,
             keys,
+            late: 0,
+            rejected: 0,
+            evicted: 0,
         }
     }
 
@@ -343,17 +362,17 @@ impl State {
     ) -> Result<Verdict, Refusal> {
         let moment = Moment::new(rules, at);
         if moment.is_late() {
-            self.tally.late += 1;
+            self.late += 1;
             return Ok(Verdict::Late);
         }
         self.roll(rules, moment);
         let want = wanted(hash);
         let Some((place, slot)) = self.find(rules, want, key) else {
             if let Err(refusal) = self.record(rules, want, key, moment) {
-                self.tally.rejected += u64::from(refusal == Refusal::Full);
+                self.rejected += u64::from(refusal == Refusal::Full);
                 return Err(refusal);
             }
-            self.tally.uniques += 1;
+            self.uniques += 1;
             return Ok(Verdict::Unique);
         };
         let recorded = self.ages.bucket(slot.tag());
@@ -362,10 +381,10 @@ impl State {
             self.move_up(place, slot, recorded, moment.at);
         }
         Ok(if is_match {
-            self.tally.duplicates += 1;
+            self.duplicates += 1;
             Verdict::Duplicate
         } else {
-            self.tally.uniques += 1;
+            self.uniques += 1;
             Verdict::Unique
         })
     }
@@ -389,12 +408,13 @@ impl State {
 
     #[inline]
     fn find(&self, rules: &Rules, want: Slot, key: &[u8]) -> Option<(Place, Slot)> {
-        match &self.keys {
-            None => self.table.find(want, rules.identity(), self.ages, |_| true),
-            Some(keys) => self
-                .table
-                .find(want, rules.identity(), self.ages, |slot| keys.is_at(slot.address(), key)),
-        }
+        let is_key = |slot: Slot| match rules.mode {
+            Mode::Fingerprint => true,
+            Mode::Verified => {
+                self.keys.as_ref().is_some_and(|keys| keys.is_at(slot.address(), key))
+            }
+        };
+        self.table.find(want, rules.identity(), self.ages, is_key)
     }
 
     /// Moves a key up to a later bucket.
@@ -423,7 +443,7 @@ impl State {
         let address = self.store_key(rules, key, moment)?;
         if moment.at < self.low {
             // The record's own bucket was given up to make room.
-            self.tally.evicted += 1;
+            self.evicted += 1;
             return Ok(());
         }
         let slot = want.tagged(self.ages.tag(moment.at));
@@ -469,20 +489,19 @@ impl State {
     fn roll(&mut self, rules: &Rules, moment: Moment) {
         let expired = rules.window_start(moment.watermark);
         let low = expired.max(rules.floor());
-        if low > self.low || moment.at > self.newest {
-            self.roll_to(rules, low.max(self.low), moment.at.max(self.newest), expired);
+        if low > self.low || moment.at > self.ages.newest() {
+            self.roll_to(rules, low.max(self.low), moment.at.max(self.ages.newest()), expired);
         }
     }
 
     #[cold]
     fn roll_to(&mut self, rules: &Rules, low: Bucket, newest: Bucket, expired: Bucket) {
         self.drop_buckets_before(low, expired);
-        self.ages = Ages::new(self.newest, low, rules.tags);
-        let steps = newest.since(self.newest);
+        self.ages = Ages::new(self.ages.newest(), low, rules.tags);
+        let steps = newest.since(self.ages.newest());
         if steps > 0 {
             // Read with the tags as they were: `newest` moves afterwards.
             self.table.sweep(steps, rules.clearing_steps(), self.ages);
-            self.newest = newest;
             self.counts.advance(newest);
             self.ages = Ages::new(newest, low, rules.tags);
             self.shrink_if_empty();
@@ -496,7 +515,7 @@ impl State {
         for bucket in (0..dead).map(|step| self.low.plus(step)) {
             let keys = u64::from(self.counts.drop_bucket(bucket));
             if bucket >= expired {
-                self.tally.evicted += keys;
+                self.evicted += keys;
             }
         }
         self.low = low;
@@ -543,7 +562,7 @@ impl State {
         match self.counts.oldest(self.low) {
             // Not a key left, and still no room.
             None => return Err(Refusal::OutOfMemory),
-            Some(oldest) if oldest < self.newest => {
+            Some(oldest) if oldest < self.ages.newest() => {
                 rules.give_up(oldest);
                 self.roll(rules, moment);
             }
@@ -559,7 +578,7 @@ impl State {
     fn evict_one(&mut self) {
         if let Some(slot) = self.table.evict_one(self.ages) {
             self.counts.remove(self.ages.bucket(slot.tag()));
-            self.tally.evicted += 1;
+            self.evicted += 1;
         }
     }
 
@@ -579,7 +598,7 @@ impl State {
         for number in oldest {
             keys.free(number);
         }
-        self.tally.evicted += u64::from(before - self.counts.live());
+        self.evicted += u64::from(before - self.counts.live());
     }
 
     /// Compacts the arena if enough of it is garbage.
@@ -612,7 +631,7 @@ impl State {
             }
         });
         keys.end_compaction();
-        self.tally.evicted += lost;
+        self.evicted += lost;
     }
 
     fn shrink_if_empty(&mut self) {
@@ -631,6 +650,13 @@ impl State {
     }
 
     const fn tally(&self) -> Tally {
-        Tally { live_keys: self.counts.live() as u64, ..self.tally }
+        Tally {
+            uniques: self.uniques,
+            duplicates: self.duplicates,
+            late: self.late,
+            rejected: self.rejected,
+            evicted: self.evicted,
+            live_keys: self.counts.live() as u64,
+        }
     }
 }

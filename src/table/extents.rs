@@ -239,6 +239,7 @@ pub(crate) fn prefetch<T>(_address: *const T) {}
 /// Pages up to `len` stay mapped while this shard is counted as a user of
 /// their extent. Pages not owned by any shard are zero.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Pages {
     extents: Arc<Extents>,
     shard: u32,

@@ -160,6 +160,12 @@ impl Ages {
         self.live.checked_sub(1)
     }
 
+    /// The latest bucket.
+    #[inline]
+    pub(crate) const fn newest(self) -> Bucket {
+        self.newest
+    }
+
     /// The tag of `bucket`, one of the last `tags` up to the newest.
     #[inline]
     pub(crate) fn tag(self, bucket: Bucket) -> Tag {

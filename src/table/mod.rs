@@ -15,6 +15,7 @@ mod keys;
 mod line;
 mod page;
 mod probe;
+mod stash;
 
 pub(crate) use blocks::BlockPool;
 pub(crate) use extents::{Extents, prefetch};
@@ -23,7 +24,8 @@ pub(crate) use line::{Ages, Identity, Slot};
 
 use extents::Pages;
 use line::{Code, Line, SLOTS};
-use page::{Found, InPage, LINES, home_line};
+use page::{Found, InPage, LINES, Page, home_line};
+use stash::Stash;
 
 /// Slots in a page.
 pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
@@ -32,16 +34,14 @@ pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
 /// overflow without end would fill it, if eviction took keys from lines alone.
 const STASH_SHARE: u32 = 16;
 
-/// One shard's table.
+/// One shard's table. Laid out so that a look-up reads its first 16 bytes.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Table {
     pages: Pages,
-    /// The pages that keys are placed in: all that are owned, except while
-    /// the table shrinks.
-    size: u32,
     /// The next line to be swept, counted through all pages.
     cursor: u32,
-    stash: Vec<Slot>,
+    stash: Box<Stash>,
 }
 
 /// Where a slot lies.
@@ -67,17 +67,17 @@ pub(crate) fn home(slot: Slot, pages: u32) -> (u32, u32) {
 }
 
 impl Table {
-    pub(crate) const fn new(pages: Pages) -> Self {
-        Self { pages, size: 0, cursor: 0, stash: Vec::new() }
+    pub(crate) fn new(pages: Pages) -> Self {
+        Self { pages, cursor: 0, stash: Box::default() }
     }
 
     #[inline]
     pub(crate) const fn pages(&self) -> u32 {
-        self.size
+        self.pages.len()
     }
 
-    fn lines(&self) -> u32 {
-        self.size * LINES
+    const fn lines(&self) -> u32 {
+        self.pages.len() * LINES
     }
 
     /// Finds a live slot that agrees with `want` and that `accept` takes for
@@ -90,10 +90,11 @@ impl Table {
         ages: Ages,
         mut accept: impl FnMut(Slot) -> bool,
     ) -> Option<(Place, Slot)> {
-        if self.size == 0 {
+        let pages = self.pages.len();
+        if pages == 0 {
             return None;
         }
-        let page = self.pages.page(home_page(want.code(), self.size));
+        let page = self.pages.page(home_page(want.code(), pages));
         match page.find(want, identity, ages, &mut accept) {
             Found::At(place, slot) => Some((Place::Page(place), slot)),
             Found::Nowhere => None,
@@ -107,22 +108,24 @@ impl Table {
         want: Slot,
         identity: Identity,
         ages: Ages,
-        mut accept: impl FnMut(Slot) -> bool,
+        accept: impl FnMut(Slot) -> bool,
     ) -> Option<(Place, Slot)> {
-        for (index, slot) in self.stash.iter().copied().enumerate() {
-            if slot.agrees(want, identity) && ages.is_live(slot.tag()) && accept(slot) {
-                return Some((Place::Stash { index }, slot));
-            }
-        }
-        None
+        let (index, slot) = self.stash.find(want, identity, ages, accept)?;
+        Some((Place::Stash { index }, slot))
     }
 
     /// Puts a tagged slot where it belongs. The table must have a page.
     #[inline]
     pub(crate) fn insert(&mut self, slot: Slot, ages: Ages) {
-        let page = self.pages.page_mut(home_page(slot.code(), self.size));
+        self.insert_within(self.pages.len(), slot, ages);
+    }
+
+    /// Puts a slot where it belongs in a table of so many pages.
+    #[inline]
+    fn insert_within(&mut self, pages: u32, slot: Slot, ages: Ages) {
+        let page = self.pages.page_mut(home_page(slot.code(), pages));
         if !page.insert(slot, ages) {
-            self.change_stash(|stash| stash.push(slot));
+            self.stash.push(slot, self.pages.budget());
         }
     }
 
@@ -130,12 +133,12 @@ impl Table {
     /// another address.
     #[inline]
     pub(crate) fn replace(&mut self, place: Place, slot: Slot, ages: Ages) {
-        let page = self.pages.page_mut(home_page(slot.code(), self.size));
+        let page = self.home_page_mut(slot);
         match place {
             Place::Page(place) => page.replace(place, slot, ages),
             Place::Stash { index } => {
                 page.note_stashed(slot, ages);
-                self.stash[index] = slot;
+                self.stash.replace(index, slot);
             }
         }
     }
@@ -143,13 +146,14 @@ impl Table {
     /// Empties the slot at `place`, where `slot` was found.
     pub(crate) fn remove(&mut self, place: Place, slot: Slot) {
         match place {
-            Place::Page(at) => {
-                self.pages.page_mut(home_page(slot.code(), self.size)).remove(at);
-            }
-            Place::Stash { index } => {
-                self.stash.swap_remove(index);
-            }
+            Place::Page(place) => self.home_page_mut(slot).remove(place),
+            Place::Stash { index } => self.stash.remove(index),
         }
+    }
+
+    #[inline]
+    fn home_page_mut(&mut self, slot: Slot) -> &mut Page {
+        self.pages.page_mut(home_page(slot.code(), self.pages.len()))
     }
 
     /// A line by its number through all pages.
@@ -160,12 +164,7 @@ impl Table {
     /// Clears dead slots in the next `1 / parts` of the lines, `times` over,
     /// and in the stash.
     pub(crate) fn sweep(&mut self, times: i64, parts: i64, ages: Ages) {
-        self.change_stash(|stash| {
-            stash.retain(|slot| ages.is_live(slot.tag()));
-            if stash.len() < stash.capacity() / 4 {
-                stash.shrink_to(stash.len() * 2);
-            }
-        });
+        self.stash.sweep(ages, self.pages.budget());
         let lines = i64::from(self.lines());
         let due = times.saturating_mul(lines.div_euclid(parts) + 1).min(lines);
         for _ in 0..due {
@@ -178,11 +177,11 @@ impl Table {
     /// from the last page to the first. No key moves to an earlier page, so a
     /// page is rewritten only after it was read. Drops dead slots.
     pub(crate) fn grow(&mut self, pages: u32, ages: Ages) {
-        let before = self.size;
+        let before = self.pages.len();
         self.pages.grow(pages);
-        self.size = self.pages.len();
-        if self.size > before {
-            self.rewrite((0..before).rev(), ages);
+        let pages = self.pages.len();
+        if pages > before {
+            self.rewrite((0..before).rev(), pages, ages);
         }
     }
 
@@ -190,25 +189,22 @@ impl Table {
     /// the last; no key moves to a later page. Drops dead slots. There must be
     /// room for the live ones: none at all fit in no pages.
     pub(crate) fn shrink(&mut self, pages: u32, ages: Ages) {
-        let before = self.size;
-        self.size = pages;
-        self.rewrite(0..before, ages);
+        self.rewrite(0..self.pages.len(), pages, ages);
         self.pages.shrink(pages);
     }
 
-    /// Takes the slots of each page in turn and puts the live ones where they
-    /// belong in a table of the present size.
-    fn rewrite(&mut self, pages: impl Iterator<Item = u32>, ages: Ages) {
-        let mut stash = self.change_stash(std::mem::take);
+    /// Takes the slots of each page in `order` and puts the live ones where
+    /// they belong in a table of `pages`.
+    fn rewrite(&mut self, order: impl Iterator<Item = u32>, pages: u32, ages: Ages) {
+        let stashed = self.stash.take(self.pages.budget());
         self.cursor = 0;
-        for page in pages {
+        for page in order {
             for line in self.pages.take(page).lines_mut() {
-                line.for_each_live(ages, |slot| self.insert(*slot, ages));
+                line.for_each_live(ages, |slot| self.insert_within(pages, *slot, ages));
             }
         }
-        stash.retain(|slot| ages.is_live(slot.tag()));
-        for slot in stash {
-            self.insert(slot, ages);
+        for slot in stashed.into_iter().filter(|slot| ages.is_live(slot.tag())) {
+            self.insert_within(pages, slot, ages);
         }
     }
 
@@ -232,23 +228,12 @@ impl Table {
 
     /// Visits every live slot, to read or to change its address.
     pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
-        for page in 0..self.size {
+        for page in 0..self.pages.len() {
             for line in self.pages.page_mut(page).lines_mut() {
                 line.for_each_live(ages, &mut visit);
             }
         }
         self.stash.iter_mut().filter(|slot| ages.is_live(slot.tag())).for_each(visit);
-    }
-
-    fn change_stash<R>(&mut self, change: impl FnOnce(&mut Vec<Slot>) -> R) -> R {
-        let before = self.stash.capacity();
-        let result = change(&mut self.stash);
-        let after = self.stash.capacity();
-        if after != before {
-            self.pages.budget().release((before * size_of::<Slot>()) as u64);
-            self.pages.budget().reserve((after * size_of::<Slot>()) as u64);
-        }
-        result
     }
 }
 
@@ -295,7 +280,7 @@ mod tests {
             assert!((0..held).all(|number| finds(&table, slot(number, 5, ages), ages)));
             assert!((held..2 * held).all(|number| !finds(&table, slot(number, 5, ages), ages)));
         }
-        assert!(!table.stash.is_empty(), "the stash was part of this test");
+        assert!(table.stash.len() > 0, "the stash was part of this test");
         for pages in [14, 20, 13, 12] {
             let resize = if pages > table.pages() { Table::grow } else { Table::shrink };
             resize(&mut table, pages, ages);
@@ -373,7 +358,7 @@ mod tests {
         (0..600).for_each(|n| table.insert(slot(n, 0, ages(0)), ages(0)));
         (1..=3).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
         (4..20).for_each(|bucket| table.sweep(1, 16, ages(bucket)));
-        for line in (0..table.size).flat_map(|page| table.pages.page(page).lines()) {
+        for line in (0..table.pages()).flat_map(|page| table.pages.page(page).lines()) {
             assert!(line.slots().all(|slot| slot == Slot::EMPTY));
         }
     }
