@@ -88,6 +88,53 @@ fn standard_output_that_is_an_input_is_refused() {
 }
 
 #[test]
+fn two_outputs_at_one_place_are_refused_whatever_they_are_called() {
+    let folder = Folder::new();
+    let file = folder.file("x.txt", "a\na\n");
+    let out = folder.file("out", "old");
+    let detour = folder.path(".").join("out");
+    let message = "the output and --duplicates are one file: give each its own";
+    for (output, duplicates) in [(&out, &detour), (&folder.path("new"), &folder.path("./new"))] {
+        let args = [&file, &"-o".into(), output, &"--duplicates".into(), duplicates];
+        assert_eq!(dedup(args, "").failure(), message);
+    }
+    let append = fs::File::options().append(true).open(&out).expect("it was written");
+    let child = command([&file, &"--duplicates".into(), &out]).stdout(append).spawn();
+    assert_eq!(wait(child.expect("the tool starts")).failure(), message);
+    assert_eq!(read(&out), b"old");
+    assert_eq!(folder.names(), ["out", "x.txt"]);
+}
+
+#[test]
+fn suppressed_records_do_not_replace_an_input() {
+    let folder = Folder::new();
+    let file = folder.file("x.txt", "a\na\n");
+    let outcome = dedup([&file, &"--duplicates".into(), &file], "");
+    assert!(
+        outcome.failure().ends_with("--duplicates would replace this input: give it another file")
+    );
+    assert_eq!(read(&file), b"a\na\n");
+}
+
+#[test]
+fn a_file_behind_standard_output_or_standard_error_is_added_to() {
+    let folder = Folder::new();
+    let file = folder.file("x.txt", "a\nb\na\n");
+    for name in ["-", "/dev/stdout"] {
+        let log = folder.file("log", "kept\n");
+        let append = fs::File::options().append(true).open(&log).expect("it was written");
+        let child = command([&file, &"-o".into(), &name.into()]).stdout(append).spawn();
+        wait(child.expect("the tool starts")).ok();
+        assert_eq!(read(&log), b"kept\na\nb\n");
+    }
+    let log = folder.file("log", "kept\n");
+    let append = fs::File::options().append(true).open(&log).expect("it was written");
+    let child = command([&file, &"--duplicates=/dev/stderr".into()]).stderr(append).spawn();
+    wait(child.expect("the tool starts")).ok();
+    assert_eq!(read(&log), b"kept\na\n");
+}
+
+#[test]
 fn the_summary_comes_when_asked_for() {
     let text = dedup(["--stats=text", "-q"], "a\nb\na\n");
     assert_eq!(text.output, b"a\nb\n");

@@ -43,7 +43,11 @@ fn flags_that_contradict_one_another() {
         ),
         (
             &["-o", "same", "--duplicates", "same"],
-            "-o and --duplicates name one file: give each its own",
+            "the output and --duplicates are one file: give each its own",
+        ),
+        (
+            &["--duplicates=-"],
+            "--duplicates needs a file: -D writes the suppressed records instead",
         ),
         (&["a.csv", "b.jsonl"], "a.csv and b.jsonl look like different formats: give --format"),
         (&["a.csv", "b"], "a.csv and b look like different formats: give --format"),

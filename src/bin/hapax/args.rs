@@ -173,7 +173,7 @@ pub(crate) struct DedupArgs {
     #[arg(short, long, group = "report", help_heading = "Output")]
     pub(crate) count: bool,
 
-    /// Write to FILE, whole or not at all, instead of standard output; may be an input
+    /// Write to FILE, whole or not at all, instead of standard output (`-`); may be an input
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
 

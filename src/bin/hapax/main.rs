@@ -16,6 +16,7 @@ mod event_time;
 mod format;
 mod key;
 mod output;
+mod place;
 mod plan;
 mod progress;
 mod quantity;

@@ -118,6 +118,7 @@ impl Output {
 
 fn open(path: &Path) -> io::Result<Sink> {
     match fs::metadata(path) {
+        Ok(_) if is_descriptor(path) => File::options().append(true).open(path).map(Sink::Stream),
         Ok(existing) if existing.is_file() => {
             // Through links, so that the link stays and its target is replaced.
             let replacement = Replacement::of(fs::canonicalize(path)?)?;
@@ -127,6 +128,12 @@ fn open(path: &Path) -> io::Result<Sink> {
         Ok(_) => File::options().write(true).open(path).map(Sink::Stream),
         Err(_) => Replacement::of(path.to_owned()).map(Sink::Replacement),
     }
+}
+
+/// True iff `path` names what this process was given open. Whoever opened it
+/// would not see another file take its place.
+fn is_descriptor(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|name| path.starts_with(name))
 }
 
 /// A file beside the target that takes its place at the end, or vanishes.

@@ -5,6 +5,7 @@ use crate::args::{DedupArgs, FormatName, ModeName, OnError, OnFullName, OnLate, 
 use crate::engine::{EnginePlan, EventTime, WindowPlan};
 use crate::error::Failure;
 use crate::format::{Column, Columns, Csv, Format, JsonPath, Jsonl, Lines};
+use crate::place::Place;
 use crate::quantity::{Delimiter, Size};
 use crate::source::{Origin, Source};
 use hapax::{Mode, OnFull};
@@ -48,7 +49,7 @@ impl Plan {
     /// [`Failure::Usage`]: they contradict one another.
     pub(crate) fn new(args: DedupArgs) -> Result<Self, Failure> {
         let origins = origins(&args.files);
-        check_outputs(&args)?;
+        check_duplicates(&args)?;
         check_time(&args)?;
         let format = format_name(&args, &origins)?;
         check_format_flags(&args, format)?;
@@ -63,7 +64,7 @@ impl Plan {
             report: report(&args),
             shows_progress: shows_progress(&args),
             summary: summary(&args),
-            output: args.output,
+            output: args.output.filter(|path| !is_standard_output(path)),
             duplicates: args.duplicates,
         })
     }
@@ -78,7 +79,38 @@ impl Plan {
         for source in &sources {
             self.check_source(source)?;
         }
+        self.check_places(&sources)?;
         Ok(sources)
+    }
+
+    /// Checks that no output destroys an input or the other output.
+    ///
+    /// # Errors
+    ///
+    /// One does.
+    fn check_places(&self, sources: &[Source]) -> Result<(), Failure> {
+        // A place that cannot be told is reported where it is opened.
+        let output = match &self.output {
+            Some(path) => Place::of_path(path).ok(),
+            None => Place::of_open(std::io::stdout()).ok(),
+        };
+        let duplicates = self.duplicates.as_ref().and_then(|path| Place::of_path(path).ok());
+        if duplicates.is_some() && output == duplicates {
+            return Err(usage("the output and --duplicates are one file: give each its own"));
+        }
+        for source in sources {
+            // `-o` replaces an input only when it has been read.
+            if self.output.is_none() && output.as_ref().is_some_and(|place| source.is_at(place)) {
+                return Err(Failure::output_is_input(source.name()));
+            }
+            if duplicates.as_ref().is_some_and(|place| source.is_at(place)) {
+                return Err(usage(format!(
+                    "{}: --duplicates would replace this input: give it another file",
+                    source.name()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_source(&self, source: &Source) -> Result<(), Failure> {
@@ -89,9 +121,6 @@ impl Plan {
                  time field with -t, or pipe the file in if arrival time is meant",
                 source.name()
             )));
-        }
-        if self.output.is_none() && source.is_same_file(std::io::stdout()) {
-            return Err(Failure::output_is_input(source.name()));
         }
         Ok(())
     }
@@ -108,11 +137,17 @@ fn origins(files: &[PathBuf]) -> Vec<Origin> {
     }
 }
 
-fn check_outputs(args: &DedupArgs) -> Result<(), Failure> {
-    if args.output.is_some() && args.output == args.duplicates {
-        return Err(usage("-o and --duplicates name one file: give each its own"));
+fn check_duplicates(args: &DedupArgs) -> Result<(), Failure> {
+    if args.duplicates.as_deref() == Some(Path::new("-")) {
+        return Err(usage("--duplicates needs a file: -D writes the suppressed records instead"));
     }
     Ok(())
+}
+
+/// `-` as for inputs. A file behind `/dev/stdout` is not replaced either: the
+/// shell has opened it, perhaps to append.
+fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-") || path == Path::new("/dev/stdout")
 }
 
 fn check_time(args: &DedupArgs) -> Result<(), Failure> {

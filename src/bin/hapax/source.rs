@@ -1,11 +1,11 @@
 //! Where input comes from.
 
 use crate::error::Failure;
+use crate::place::{FileId, Place};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// An input as the user named it.
@@ -33,19 +33,6 @@ impl Origin {
             Self::StandardInput => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
             Self::Path(path) => File::open(path),
         }
-    }
-}
-
-/// Which file of the whole system it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    fn of(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
@@ -86,11 +73,9 @@ impl Source {
         self.regular.map(|(_, bytes)| bytes)
     }
 
-    /// True iff it is the regular file behind `other`.
-    pub(crate) fn is_same_file(&self, other: impl AsFd) -> bool {
-        let Ok(other) = other.as_fd().try_clone_to_owned() else { return false };
-        let id = File::from(other).metadata().map(|metadata| FileId::of(&metadata));
-        self.regular.is_some_and(|(own, _)| id.is_ok_and(|id| id == own))
+    /// True iff it is the regular file at `place`.
+    pub(crate) fn is_at(&self, place: &Place) -> bool {
+        self.regular.is_some_and(|(id, _)| *place == Place::Existing(id))
     }
 
     /// Begins to read.
