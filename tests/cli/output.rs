@@ -2,6 +2,7 @@
 
 use crate::tool::{Folder, command, dedup, read, wait};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,20 @@ fn a_failed_run_leaves_the_old_file_alone() {
     assert_eq!(read(&output), b"old");
     let never = folder.path("never");
     assert!(to_file(&flags, &never, "a,b\nc\n").failure().contains("line 2"));
+    assert_eq!(folder.names(), ["out"]);
+}
+
+#[test]
+fn a_killed_run_leaves_the_old_file_alone_and_no_other() {
+    let folder = Folder::new();
+    let output = folder.file("out", "old");
+    let mut child = command(["-o".into(), output.clone()]).spawn().expect("the tool starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // More than any pipe holds: when it is gone, the output has been opened.
+    pipe.write_all(&vec![b'\n'; 8 << 20]).expect("the tool reads");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert_eq!(read(&output), b"old");
     assert_eq!(folder.names(), ["out"]);
 }
 

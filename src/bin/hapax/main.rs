@@ -20,6 +20,7 @@ mod place;
 mod plan;
 mod progress;
 mod quantity;
+mod replacement;
 mod source;
 mod summary;
 mod tally;

@@ -1,18 +1,14 @@
 //! Where records go: a stream, or a file written whole or not at all.
 
 use crate::error::Failure;
-use std::fs::{self, File, Permissions};
+use crate::replacement::Replacement;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// Enough that system calls do not show.
 const BUFFER_BYTES: usize = 256 << 10;
-
-/// What the permissions of a new file are, before the user's mask.
-const NEW_FILE_MODE: u32 = 0o666;
 
 /// A buffered output of records.
 #[derive(Debug)]
@@ -37,7 +33,7 @@ impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Stream(file) => file.write(bytes),
-            Self::Replacement(replacement) => replacement.file.write(bytes),
+            Self::Replacement(replacement) => replacement.write(bytes),
         }
     }
 
@@ -122,7 +118,7 @@ fn open(path: &Path) -> io::Result<Sink> {
         Ok(existing) if existing.is_file() => {
             // Through links, so that the link stays and its target is replaced.
             let replacement = Replacement::of(fs::canonicalize(path)?)?;
-            replacement.file.as_file().set_permissions(existing.permissions())?;
+            replacement.set_permissions(existing.permissions())?;
             Ok(Sink::Replacement(replacement))
         }
         Ok(_) => File::options().write(true).open(path).map(Sink::Stream),
@@ -134,31 +130,4 @@ fn open(path: &Path) -> io::Result<Sink> {
 /// would not see another file take its place.
 fn is_descriptor(path: &Path) -> bool {
     ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|name| path.starts_with(name))
-}
-
-/// A file beside the target that takes its place at the end, or vanishes.
-#[derive(Debug)]
-struct Replacement {
-    file: NamedTempFile,
-    target: PathBuf,
-}
-
-impl Replacement {
-    fn of(target: PathBuf) -> io::Result<Self> {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        // Its error names no file that the user never heard of.
-        fs::metadata(folder)?;
-        let file = tempfile::Builder::new()
-            .prefix(".hapax-")
-            .permissions(Permissions::from_mode(NEW_FILE_MODE))
-            .tempfile_in(folder)?;
-        Ok(Self { file, target })
-    }
-
-    fn take_place(self) -> io::Result<()> {
-        // Without it a crash could leave the new name on an empty file.
-        self.file.as_file().sync_all()?;
-        self.file.persist(self.target).map(drop).map_err(|error| error.error)
-    }
 }
