@@ -109,12 +109,15 @@ fn an_unknown_column_is_told_those_there_are() {
     let outcome = dedup(["--format=csv", "-k", "uid"], "id,\"a\nb\"\n1,2\n");
     assert_eq!(
         outcome.failure(),
-        "standard input: no column `uid`: the columns are id, a b (-n if there is no header)"
+        "standard input: no column `uid`: the columns are id, a\\nb (-n if there is no header)"
     );
     let outcome = dedup(["--format=csv", "-k", "3"], "id,v\n1,2\n");
     assert!(outcome.failure().contains("no column `3`"));
     let outcome = dedup(["--format=csv", "-k", "id"], "id,id\n1,2\n");
     assert!(outcome.failure().contains("give its number, 1 to 2"));
+    let garbage = "\u{1b}[2J,".repeat(10_000);
+    let outcome = dedup(["--format=csv", "-k", "id"], garbage);
+    assert!(outcome.failure().len() < 1_000 && !outcome.failure().contains('\u{1b}'));
 }
 
 #[test]

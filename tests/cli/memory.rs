@@ -15,8 +15,8 @@ fn at_the_cap_a_new_key_is_an_error_that_names_its_line() {
     let message = outcome.failure();
     assert!(message.starts_with("standard input: line "), "{message}");
     assert!(message.ends_with(
-        "the memory limit of 8388608 bytes is reached and the key is new: raise --memory, shorten \
-         --window, or give --on-full evict-oldest"
+        "the memory limit is reached and the key is new: raise --memory, shorten --window, or give \
+         --on-full evict-oldest"
     ));
     let written = String::from_utf8(outcome.output.clone()).expect("text");
     assert!(input.starts_with(&written) && written.ends_with('\n'));
@@ -48,8 +48,11 @@ fn with_eviction_all_new_keys_pass_and_recent_ones_are_known() {
 
 #[test]
 fn a_cap_that_cannot_work_says_what_would() {
-    let outcome = dedup(["--memory=1K"], "a\n");
-    assert!(outcome.failure().contains("a memory limit of 1024 bytes is too small"));
+    let message = |flags: &[&str]| dedup(flags, "a\n").failure().to_owned();
+    assert_eq!(message(&["--memory=1K"]), "--memory is too small: give at least 4M");
+    assert_eq!(message(&["-d", "--memory=7M"]), "--memory is too small: give at least 8M");
+    assert_eq!(dedup(["--memory=4M"], "a\na\n").text(), "a\n");
+    assert_eq!(dedup(["-d", "--memory=8M"], "a\na\n").text(), "a\n");
 }
 
 #[test]

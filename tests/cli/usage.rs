@@ -38,12 +38,16 @@ fn flags_that_contradict_one_another() {
         ),
         (
             &["--format=csv", "-n", "-t2", "--window=10m", "--lateness=20m"],
-            "the configuration cannot work: a lateness of 1200s is longer than the window's span \
-             of 600s: shorten it",
+            "--lateness is longer than --window: shorten it",
         ),
         (
             &["-o", "same", "--duplicates", "same"],
             "the output and --duplicates are one file: give each its own",
+        ),
+        (
+            &["--window=91251d", "-d"],
+            "a window of more than 250 years: shorten it, or leave --window out to cover the whole \
+             run",
         ),
         (
             &["--duplicates=-"],

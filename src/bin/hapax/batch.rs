@@ -6,8 +6,8 @@ use crate::error::{FileProblem, RecordProblem};
 use crate::format::{Cut, CutKind, Format};
 use crate::key::KeyPad;
 use hapax::{BatchErrorKind, CheckError, Timestamp, Verdict};
+use jiff::SignedDuration;
 use std::ops::Range;
-use std::time::Duration;
 
 /// Enough for the library to overlap its memory accesses.
 const MOST_ITEMS: usize = 256;
@@ -235,12 +235,10 @@ impl<'a> Checks<'a> {
 pub(crate) fn diagnose(error: impl Into<BatchErrorKind>) -> (RecordProblem, bool) {
     match error.into() {
         BatchErrorKind::Check(CheckError::TooFarAhead { time, largest_seen, .. }) => {
-            let micros = time.as_micros().abs_diff(largest_seen.as_micros());
-            (RecordProblem::TooFarAhead(Duration::from_micros(micros)), false)
+            let micros = time.as_micros().saturating_sub(largest_seen.as_micros());
+            (RecordProblem::TooFarAhead(SignedDuration::from_micros(micros)), false)
         }
-        BatchErrorKind::Check(CheckError::Full { limit_bytes }) => {
-            (RecordProblem::Full { limit_bytes }, true)
-        }
+        BatchErrorKind::Check(CheckError::Full { .. }) => (RecordProblem::Full, true),
         error => (RecordProblem::Engine(error), true),
     }
 }

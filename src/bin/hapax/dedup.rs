@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::summary::{Counts, Summary};
 use crate::tally::Tally;
-use hapax::Verdict;
+use hapax::{ConfigError, Verdict};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -56,13 +56,12 @@ struct Run {
 impl Run {
     fn new(plan: Plan, sources: &[Source]) -> Result<Self, Failure> {
         let total_bytes = sources.iter().map(Source::file_bytes).sum::<Option<u64>>();
-        let mut engine_plan = plan.engine;
+        let engines = if plan.report == ReportKind::Repeated { 2 } else { 1 };
+        let mut engine_plan = plan.engine.sharing_memory(engines);
         engine_plan.capacity = total_bytes.map(|bytes| bytes / RECORD_BYTES);
-        if plan.report == ReportKind::Repeated {
-            engine_plan = engine_plan.with_half_the_memory();
-        }
-        let report = build_report(plan.report, &engine_plan)?;
-        let engine = engine_plan.build()?;
+        let refused = |error| Failure::config(error, engines);
+        let report = build_report(plan.report, &engine_plan).map_err(refused)?;
+        let engine = engine_plan.build().map_err(refused)?;
         let output = open_output(plan.output, plan.separator)?;
         let duplicates = plan.duplicates.map(|path| Output::file(&path, plan.separator));
         Ok(Self {
@@ -183,7 +182,7 @@ fn failure(source: &Source, stop: Stop) -> Failure {
     }
 }
 
-fn build_report(kind: ReportKind, engine: &EnginePlan) -> Result<Report, Failure> {
+fn build_report(kind: ReportKind, engine: &EnginePlan) -> Result<Report, ConfigError> {
     Ok(match kind {
         ReportKind::Uniques => Report::Uniques,
         ReportKind::Repeated => Report::Repeated(Box::new(engine.outlasting().build()?)),

@@ -66,10 +66,10 @@ impl EnginePlan {
         Ok(Engine { deduper: builder.build()?, is_event_time: self.event_time.is_some() })
     }
 
-    /// Halves the memory limit, for two engines that share it.
+    /// Divides the memory limit between `engines` that share it.
     #[must_use]
-    pub(crate) fn with_half_the_memory(mut self) -> Self {
-        self.memory = self.memory.map(|(bytes, on_full)| (bytes / 2, on_full));
+    pub(crate) fn sharing_memory(mut self, engines: u64) -> Self {
+        self.memory = self.memory.map(|(bytes, on_full)| (bytes / engines, on_full));
         self
     }
 

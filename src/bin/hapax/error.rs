@@ -1,11 +1,14 @@
 //! What can go wrong, each in one line that says what to do.
 
 use crate::event_time::TimeFormat;
-use hapax::{BatchErrorKind, ConfigError};
+use hapax::{BatchErrorKind, ConfigError, ConfigProblem};
+use jiff::SignedDuration;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 use thiserror::Error;
+
+/// As much of an input as a message quotes.
+const EXCERPT_CHARS: usize = 160;
 
 /// Why a run ended early.
 #[derive(Debug, Error)]
@@ -15,7 +18,7 @@ pub(crate) enum Failure {
     Usage(String),
     /// The engine refused its configuration.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(ConfigError),
     /// An input cannot be opened or read.
     #[error("{name}: {source}")]
     Input { name: String, source: io::Error },
@@ -42,6 +45,17 @@ impl Failure {
         Self::Output { name: path.display().to_string(), source }
     }
 
+    /// The engine refused its configuration; `engines` share the memory.
+    pub(crate) fn config(error: ConfigError, engines: u64) -> Self {
+        match error.problems() {
+            [ConfigProblem::LimitTooSmall { needed_bytes, .. }] => {
+                let needed_mebibytes = (needed_bytes * engines).div_ceil(1 << 20);
+                Self::Usage(format!("--memory is too small: give at least {needed_mebibytes}M"))
+            }
+            _ => Self::Config(error),
+        }
+    }
+
     /// Wrong use that only shows when the files are opened.
     pub(crate) fn output_is_input(name: &str) -> Self {
         Self::Usage(format!(
@@ -66,7 +80,7 @@ pub(crate) enum FileProblem {
 pub(crate) enum RecordProblem {
     #[error("a quoted field is never closed: repair it, or give --on-error pass or drop")]
     Unclosed,
-    #[error("not JSON ({0}): repair it, or give --on-error pass or drop")]
+    #[error("not JSON ({}): repair it, or give --on-error pass or drop", within_line(.0))]
     NotJson(serde_json::Error),
     #[error("`{0}` is nested too deeply to be a key: repair it, or give --on-error pass or drop")]
     TooDeep(String),
@@ -78,15 +92,15 @@ pub(crate) enum RecordProblem {
     )]
     NotATime { text: String, expected: String },
     #[error(
-        "its time is {0:?} beyond the latest seen: raise --max-ahead, or give --on-error pass or drop"
+        "its time is {0:#} beyond the latest seen: raise --max-ahead, or give --on-error pass or drop"
     )]
-    TooFarAhead(Duration),
+    TooFarAhead(SignedDuration),
     /// The run ends whatever `--on-error` says.
     #[error(
-        "the memory limit of {limit_bytes} bytes is reached and the key is new: raise --memory, \
-         shorten --window, or give --on-full evict-oldest"
+        "the memory limit is reached and the key is new: raise --memory, shorten --window, or give \
+         --on-full evict-oldest"
     )]
-    Full { limit_bytes: u64 },
+    Full,
     /// The run ends whatever `--on-error` says.
     #[error(transparent)]
     Engine(BatchErrorKind),
@@ -95,7 +109,44 @@ pub(crate) enum RecordProblem {
 impl RecordProblem {
     /// `text` is not written as `format` says.
     pub(crate) fn not_a_time(text: &[u8], format: &TimeFormat) -> Self {
-        let text = String::from_utf8_lossy(text).escape_debug().to_string();
-        Self::NotATime { text, expected: format.expected() }
+        Self::NotATime { text: excerpt(text), expected: format.expected() }
+    }
+}
+
+/// The beginning of `text` from an input, fit for a message: on one line, and
+/// without what a terminal would obey.
+pub(crate) fn excerpt(text: &[u8]) -> String {
+    // A character has no more than four bytes.
+    let text = String::from_utf8_lossy(&text[..text.len().min(EXCERPT_CHARS * 4 + 4)]);
+    let mut excerpt = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == EXCERPT_CHARS {
+            excerpt.push_str("...");
+            break;
+        }
+        if character.is_control() {
+            excerpt.extend(character.escape_debug());
+        } else {
+            excerpt.push(character);
+        }
+    }
+    excerpt
+}
+
+/// The parser's message, which counts lines within a record that has one.
+fn within_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_are_short_and_harmless() {
+        assert_eq!(excerpt("a \u{1b}[2J\n\"é\"".as_bytes()), r#"a \u{1b}[2J\n"é""#);
+        assert_eq!(excerpt(&[b'a'; EXCERPT_CHARS]).len(), EXCERPT_CHARS);
+        let long = excerpt("é".repeat(1_000_000).as_bytes());
+        assert_eq!(long.chars().count(), EXCERPT_CHARS + 3);
     }
 }

@@ -12,6 +12,11 @@ use hapax::{Mode, OnFull};
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A quarter of what the library takes, because the second engine of `-d` has
+/// a window four times as wide.
+const LONGEST_WINDOW: Duration = Duration::from_secs(250 * 365 * 86_400);
 
 /// Which report the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +161,17 @@ fn check_time(args: &DedupArgs) -> Result<(), Failure> {
             "a window of no length: give it one, or leave --window out to cover the whole run",
         ));
     }
+    if args.window.is_some_and(|span| span > LONGEST_WINDOW) {
+        return Err(usage(
+            "a window of more than 250 years: shorten it, or leave --window out to cover the whole \
+             run",
+        ));
+    }
     if args.time.is_some() && args.window.is_none() {
         return Err(usage("-t without a window has no effect: add --window, such as --window 10m"));
+    }
+    if args.lateness > args.window {
+        return Err(usage("--lateness is longer than --window: shorten it"));
     }
     Ok(())
 }

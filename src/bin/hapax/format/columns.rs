@@ -1,6 +1,6 @@
 //! Which columns make key and time, by name or by number.
 
-use crate::error::FileProblem;
+use crate::error::{FileProblem, excerpt};
 
 /// A column as the user asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +39,7 @@ impl Column {
     }
 
     fn unknown(&self, header: &[&[u8]]) -> FileProblem {
-        let names: Vec<_> = header.iter().map(|name| String::from_utf8_lossy(name)).collect();
-        // A name with a line end in it must not make two lines of the message.
-        let columns = names.join(", ").replace(['\r', '\n'], " ");
+        let columns = excerpt(&header.join(&b", "[..]));
         FileProblem::NoColumn { wanted: self.0.clone(), columns }
     }
 }
