@@ -181,7 +181,8 @@ pub(crate) struct DedupArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) duplicates: Option<PathBuf>,
 
-    /// No progress bar, and no summary unless --stats asks for it
+    /// No progress bar, which a terminal shows when the output is a file, and no summary unless
+    /// --stats asks for it
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 

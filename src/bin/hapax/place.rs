@@ -43,9 +43,17 @@ impl Place {
 
     /// The place of an open file or stream.
     pub(crate) fn of_open(open: impl AsFd) -> io::Result<Self> {
-        let file = File::from(open.as_fd().try_clone_to_owned()?);
-        Ok(Self::Existing(FileId::of(&file.metadata()?)))
+        Ok(Self::Existing(FileId::of(&metadata(open)?)))
     }
+}
+
+/// True iff `open` is a regular file, not a pipe, a terminal or another device.
+pub(crate) fn is_regular_file(open: impl AsFd) -> bool {
+    metadata(open).is_ok_and(|metadata| metadata.is_file())
+}
+
+fn metadata(open: impl AsFd) -> io::Result<Metadata> {
+    File::from(open.as_fd().try_clone_to_owned()?).metadata()
 }
 
 /// The folder that `path` is in.

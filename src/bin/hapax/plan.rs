@@ -5,7 +5,7 @@ use crate::args::{DedupArgs, FormatName, ModeName, OnError, OnFullName, OnLate, 
 use crate::engine::{EnginePlan, EventTime, WindowPlan};
 use crate::error::Failure;
 use crate::format::{Column, Columns, Csv, Format, JsonPath, Jsonl, Lines};
-use crate::place::Place;
+use crate::place::{self, Place};
 use crate::quantity::{Delimiter, Size};
 use crate::source::{Origin, Source};
 use hapax::{Mode, OnFull};
@@ -290,9 +290,14 @@ fn report(args: &DedupArgs) -> ReportKind {
     }
 }
 
-/// A bar and records on one terminal would spoil each other.
+/// A bar and records on one terminal would spoil each other, and whoever reads
+/// from a pipe may well write to the terminal: `less` does.
 fn shows_progress(args: &DedupArgs) -> bool {
-    !args.quiet && (args.output.is_some() || !std::io::stdout().is_terminal())
+    let is_file = match args.output.as_deref() {
+        Some(path) if !is_standard_output(path) => true,
+        _ => place::is_regular_file(std::io::stdout()),
+    };
+    is_file && !args.quiet
 }
 
 fn summary(args: &DedupArgs) -> Option<StatsStyle> {
