@@ -86,6 +86,7 @@ fn an_output_that_cannot_be_written_is_named() {
         format!("{}: No such file or directory (os error 2)", lost.display())
     );
     assert!(to_file(&[], &folder.path(""), "a\n").failure().contains("Is a directory"));
+    assert!(to_file(&[], &folder.path("new/"), "a\n").failure().contains("is a directory"));
     assert!(
         dedup(["--stats=text", "-o/dev/full"], "a\n").failure().starts_with("/dev/full: No space")
     );

@@ -1,6 +1,7 @@
 //! Pipes: nothing is held back, and a closed one is no failure.
 
-use crate::tool::{Folder, command, wait};
+use crate::tool::{Folder, command, read, wait};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
@@ -76,5 +77,22 @@ fn a_closed_pipe_is_a_quiet_success() {
         drop(child.stdout.take());
         let outcome = wait(child);
         assert_eq!((outcome.status, outcome.errors.as_str()), (0, ""));
+    }
+}
+
+#[test]
+fn a_closed_pipe_does_not_cost_the_other_output_its_records() {
+    let folder = Folder::new();
+    let lines: Vec<String> = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let file = folder.file("many.txt", lines.concat().repeat(2));
+    for flags in [["-o", "--duplicates=/dev/stdout"], ["--duplicates", "-q"]] {
+        let out = folder.path("out");
+        let args = [flags[0].as_ref(), out.as_os_str(), flags[1].as_ref(), file.as_os_str()];
+        let mut child = command(args).spawn().expect("it starts");
+        drop(child.stdout.take());
+        let outcome = wait(child);
+        assert_eq!((outcome.status, outcome.errors.as_str()), (0, ""));
+        assert!(read(&out) == lines.concat().as_bytes());
+        fs::remove_file(out).expect("it was written");
     }
 }

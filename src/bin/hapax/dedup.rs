@@ -99,6 +99,7 @@ impl Run {
             }
             if input.would_block() {
                 self.emitter.flush()?;
+                self.emitter.check_readers()?;
             }
             let bytes = self.buffer.fill(&mut input).map_err(|error| source.failed(error))?;
             self.counts.read_bytes += bytes as u64;
@@ -118,6 +119,7 @@ impl Run {
         batch.take(format.as_mut(), buffer.unread(), at_end, line, *on_error);
         batch.check(engine, buffer.unread(), *on_error);
         self.emit_batch(source)?;
+        self.emitter.check_readers()?;
         let used_bytes = self.batch.used_bytes();
         self.buffer.consume(used_bytes);
         match self.batch.take_stop() {

@@ -107,6 +107,16 @@ impl Emitter {
         self.output.flush()
     }
 
+    /// Fails with [`Failure::ClosedPipe`] if nobody reads any output any more.
+    pub(crate) fn check_readers(&self) -> Result<(), Failure> {
+        let has_reader = |output: &Output| !output.is_closed();
+        if has_reader(&self.output) || self.duplicates.as_ref().is_some_and(has_reader) {
+            Ok(())
+        } else {
+            Err(Failure::ClosedPipe)
+        }
+    }
+
     /// Writes what waited for the end, and closes the outputs. Gives the
     /// number of bytes that the output took.
     pub(crate) fn finish(mut self) -> Result<u64, Failure> {

@@ -31,7 +31,7 @@ pub(crate) enum Failure {
     /// An output cannot be written.
     #[error("{name}: {source}")]
     Output { name: String, source: io::Error },
-    /// Whoever read the output has gone: nothing is left to do.
+    /// Whoever read the outputs has gone: nothing is left to do.
     #[error("the output was closed")]
     ClosedPipe,
 }
@@ -39,9 +39,6 @@ pub(crate) enum Failure {
 impl Failure {
     /// A failure to write `path`.
     pub(crate) fn output(path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::BrokenPipe {
-            return Self::ClosedPipe;
-        }
         Self::Output { name: path.display().to_string(), source }
     }
 

@@ -5,6 +5,7 @@ use crate::replacement::Replacement;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Enough that system calls do not show.
@@ -19,6 +20,8 @@ pub(crate) struct Output {
     separator: u8,
     is_separator_due: bool,
     written_bytes: u64,
+    /// Whoever read it has gone: the rest is thrown away.
+    is_closed: bool,
 }
 
 /// What is behind the buffer.
@@ -62,7 +65,14 @@ impl Output {
 
     fn new(path: PathBuf, sink: Sink, separator: u8) -> Self {
         let writer = BufWriter::with_capacity(BUFFER_BYTES, sink);
-        Self { path, writer, separator, is_separator_due: false, written_bytes: 0 }
+        Self {
+            path,
+            writer,
+            separator,
+            is_separator_due: false,
+            written_bytes: 0,
+            is_closed: false,
+        }
     }
 
     /// Writes a record's bytes. `is_terminated`: they end in a terminator; if
@@ -86,8 +96,28 @@ impl Output {
     }
 
     fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if self.is_closed {
+            return Ok(());
+        }
         self.written_bytes += bytes.len() as u64;
-        self.writer.write_all(bytes).map_err(|error| Failure::output(&self.path, error))
+        let outcome = self.writer.write_all(bytes);
+        self.note(outcome)
+    }
+
+    /// A closed pipe is no failure: another output may go on.
+    fn note(&mut self, outcome: io::Result<()>) -> Result<(), Failure> {
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(())
+            }
+            outcome => outcome.map_err(|error| Failure::output(&self.path, error)),
+        }
+    }
+
+    /// True iff nobody will read what is written from now on.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// How many bytes were written so far.
@@ -97,18 +127,24 @@ impl Output {
 
     /// Hands on what is buffered.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.writer.flush().map_err(|error| Failure::output(&self.path, error))
+        if self.is_closed {
+            return Ok(());
+        }
+        let outcome = self.writer.flush();
+        self.note(outcome)
     }
 
     /// Writes the rest; a file takes its name only now.
-    pub(crate) fn finish(self) -> Result<(), Failure> {
-        let Self { path, writer, .. } = self;
-        let finished = writer.into_inner().map_err(io::IntoInnerError::into_error);
-        let outcome = finished.and_then(|sink| match sink {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()?;
+        // What is left in the buffer of a closed pipe is thrown away with it.
+        let (sink, _) = self.writer.into_parts();
+        match sink {
             Sink::Stream(_) => Ok(()),
-            Sink::Replacement(replacement) => replacement.take_place(),
-        });
-        outcome.map_err(|error| Failure::output(&path, error))
+            Sink::Replacement(replacement) => {
+                replacement.take_place().map_err(|error| Failure::output(&self.path, error))
+            }
+        }
     }
 }
 
@@ -122,6 +158,9 @@ fn open(path: &Path) -> io::Result<Sink> {
             Ok(Sink::Replacement(replacement))
         }
         Ok(_) => File::options().write(true).open(path).map(Sink::Stream),
+        Err(_) if path.as_os_str().as_bytes().ends_with(b"/") => {
+            Err(io::ErrorKind::IsADirectory.into())
+        }
         Err(_) => Replacement::of(path.to_owned()).map(Sink::Replacement),
     }
 }
