@@ -360,6 +360,31 @@ fn in_event_time_eviction_keeps_the_limit_and_the_newest() {
     }
 }
 
+/// Records that may still come, of a bucket that was given up for want of
+/// room: they are not kept, and nothing later is given up for them.
+#[test]
+fn records_of_a_bucket_that_was_given_up_displace_no_later_ones() {
+    for mode in MODES {
+        let config = Config { lateness: Some(Duration::from_secs(8)), ..of(mode) };
+        let (dedup, _clock) = capped(&config, OnFull::EvictOldest);
+        let share = quarter(mode);
+        let at = |bucket: u32| config.start.saturating_add(config.width() * bucket);
+        for number in 0..6 * share {
+            let bucket = u32::try_from(number / share).unwrap();
+            assert_eq!(dedup.check_at(&key(number), at(bucket)), Ok(Verdict::Unique));
+        }
+        let before = dedup.stats();
+        assert!(before.evicted >= share, "the first bucket was given up");
+        for number in 6 * share..10 * share {
+            assert_eq!(dedup.check_at(&key(number), at(0)), Ok(Verdict::Unique));
+        }
+        let after = dedup.stats();
+        assert_eq!(after.live_keys, before.live_keys, "{mode:?}");
+        assert_eq!(after.evicted - before.evicted, 4 * share, "each is counted");
+        assert_eq!(after.memory_bytes, before.memory_bytes);
+    }
+}
+
 /// So many that the fixed structures weigh little beside them.
 #[test]
 fn after_a_flood_has_expired_memory_is_given_back() {

@@ -417,15 +417,16 @@ impl State {
         key: &[u8],
         moment: Moment,
     ) -> Result<(), Refusal> {
-        if self.counts.live() >= self.room {
+        if moment.at >= self.low && self.counts.live() >= self.room {
             self.make_room(rules, moment)?;
         }
-        let address = self.store_key(rules, key, moment)?;
         if moment.at < self.low {
-            // The record's own bucket was given up to make room.
+            // The record's own bucket was given up, before or just now: no
+            // later key is given up for it, and no memory taken.
             self.tally.evicted += 1;
             return Ok(());
         }
+        let address = self.store_key(rules, key, moment)?;
         let slot = want.tagged(self.ages.tag(moment.at));
         let slot = address.map_or(slot, |address| slot.at_address(address));
         self.table.insert(slot, self.ages);
