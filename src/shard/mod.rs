@@ -457,10 +457,11 @@ impl State {
         }
         self.compact_if_worth();
         let keys = self.keys.as_mut().expect("verified mode has an arena");
-        keys.push(key, moment.at).map_err(|NoRoom| match rules.on_full() {
-            None => Refusal::OutOfMemory,
-            Some(OnFull::Reject) => Refusal::Full,
-            Some(OnFull::EvictOldest) => Refusal::Short,
+        keys.push(key, moment.at).map_err(|no_room| match (no_room, rules.on_full()) {
+            // Giving up keys would not help: the check would never end.
+            (NoRoom::System, _) | (_, None) => Refusal::OutOfMemory,
+            (NoRoom::Budget, Some(OnFull::Reject)) => Refusal::Full,
+            (NoRoom::Budget, Some(OnFull::EvictOldest)) => Refusal::Short,
         })
     }
 

@@ -15,9 +15,9 @@ mod keys;
 mod line;
 mod probe;
 
-pub(crate) use blocks::BlockPool;
+pub(crate) use blocks::{BlockPool, NoRoom};
 pub(crate) use extents::{Extents, prefetch};
-pub(crate) use keys::{Keys, NoRoom};
+pub(crate) use keys::Keys;
 pub(crate) use line::{Ages, Identity, Slot};
 
 use extents::{LINES, Pages};
