@@ -339,6 +339,21 @@ fn evict_oldest_finds_room_for_long_keys() {
     }
 }
 
+/// Short keys have large tables, which must make room too. Beyond half the
+/// limit a key is refused, counted, and displaces nothing.
+#[test]
+fn a_key_of_half_the_limit_finds_room_and_a_longer_one_displaces_nothing() {
+    let (dedup, _clock) = capped(&of(Mode::verified()), OnFull::EvictOldest);
+    let short = |number: u32| [1, 2, 3].map(|byte| number.to_be_bytes()[byte]);
+    (0..300_000).for_each(|number| assert!(dedup.check(&short(number)).unwrap().is_unique()));
+    let (half, live_keys) = (usize::try_from(LIMIT / 2).unwrap(), dedup.stats().live_keys);
+    assert_eq!(dedup.check(&vec![b'.'; half + 1]), Err(FULL));
+    assert_eq!((dedup.stats().rejected, dedup.stats().live_keys), (1, live_keys));
+    assert_eq!(dedup.check(&vec![b'.'; half]), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(&vec![b'.'; half]), Ok(Verdict::Duplicate));
+    assert_within_limit(&dedup);
+}
+
 #[test]
 fn in_event_time_eviction_keeps_the_limit_and_the_newest() {
     for mode in MODES {

@@ -34,7 +34,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Why a new key could not be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The memory limit is reached and the policy is to reject.
+    /// The memory limit is reached and the policy is to reject, or the key
+    /// alone is too long for the limit.
     Full,
     /// The system gave no more memory, or the table is at its largest.
     OutOfMemory,
@@ -128,7 +129,9 @@ impl Shards {
     ) -> Result<Verdict, Refusal> {
         loop {
             match self.try_check(hash, key, at) {
-                Err(Refusal::Short) => self.reclaim(key.len())?,
+                Err(Refusal::Short) => self.reclaim(key.len()).inspect_err(|_| {
+                    self.locked(self.index(hash)).tally.rejected += 1;
+                })?,
                 outcome => return outcome,
             }
         }
@@ -161,7 +164,7 @@ impl Shards {
         let mut span = self.roll_all();
         while !self.pool.has_room(bytes) {
             match span {
-                None => return Err(Refusal::OutOfMemory),
+                None => return self.reclaim_tables(bytes),
                 Some((oldest, newest)) if oldest < newest => self.rules.give_up(oldest),
                 Some((_, newest)) => {
                     self.rules.note_thinned(newest);
@@ -171,6 +174,13 @@ impl Shards {
             span = self.roll_all();
         }
         Ok(())
+    }
+
+    /// Makes room for a key of `bytes` where no key is left: what is missing
+    /// is held by tables, which otherwise shrink no sooner than time goes on.
+    fn reclaim_tables(&self, bytes: usize) -> Result<(), Refusal> {
+        self.for_each(State::shrink_if_empty);
+        if self.pool.has_room(bytes) { Ok(()) } else { Err(Refusal::Full) }
     }
 
     /// Brings all shards up to date. The earliest bucket that holds a key, and
