@@ -240,6 +240,7 @@ fn evict_oldest_within_one_bucket_gives_up_single_keys() {
         let stats = dedup.stats();
         assert_within_limit(&dedup);
         assert!(stats.evicted > 0);
+        assert_eq!(stats.effective_window, Some(Duration::ZERO), "{config:?}");
         assert_eq!(stats.live_keys + stats.evicted, stats.uniques);
         assert!(stats.live_keys > full / 2, "{} of {full} keys left", stats.live_keys);
         let known = (0..full + full / 4).filter(|number| knows(&dedup, *number)).count() as u64;
@@ -418,6 +419,20 @@ fn after_a_flood_has_expired_memory_is_given_back() {
         assert!(stats.memory_bytes < flooded / 10, "{} of {flooded} left", stats.memory_bytes);
         assert_eq!(stats.live_keys, 0);
         assert_eq!(dedup.check(&key(1)), Ok(Verdict::Unique));
+    }
+}
+
+/// Without `maintain`: the checks of a new bucket give it back.
+#[test]
+fn checks_alone_give_memory_back() {
+    for mode in MODES {
+        let (dedup, clock) = of(mode).build();
+        (0..100_000).for_each(|number| drop(dedup.check(&key(number))));
+        let flooded = dedup.stats().memory_bytes;
+        clock.advance(2 * of(mode).span);
+        (0..1_000).for_each(|number| drop(dedup.check(&key(number))));
+        let left = dedup.stats().memory_bytes;
+        assert!(left < flooded / 2, "{left} of {flooded} left in {mode:?}");
     }
 }
 
