@@ -15,7 +15,8 @@ pub struct Stats {
     pub duplicates: u64,
     /// Checks that answered `Late` since the start.
     pub late: u64,
-    /// New keys refused because the memory limit was reached (`OnFull::Reject`).
+    /// New keys refused because the memory limit was reached (`OnFull::Reject`),
+    /// or because one alone would take over half of it.
     pub rejected: u64,
     /// Live keys given up before their time to stay within the memory limit
     /// (`OnFull::EvictOldest`).

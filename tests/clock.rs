@@ -5,9 +5,10 @@
 
 mod model;
 
-use hapax::{Timestamp, Verdict};
+use hapax::{Clock, Timestamp, Verdict};
 use model::config::{Config, MODES};
 use model::rig::maintain_all;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -108,6 +109,28 @@ fn the_ends_of_time_are_times_like_any() {
             clock.set(Timestamp::MIN);
             assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
             maintain_all(&dedup);
+        }
+    });
+}
+
+/// A clock that moves on by two spans with each reading.
+struct Restless(AtomicI64);
+
+impl Clock for Restless {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(self.0.fetch_add(16, Ordering::Relaxed))
+    }
+}
+
+/// So that a long batch is no older at its end than a short one.
+#[test]
+fn a_batch_reads_the_clock_for_every_256_keys() {
+    both_modes(|config| {
+        let dedup = config.builder().clock(Restless(AtomicI64::new(0))).build().unwrap();
+        let mut verdicts = [Verdict::Late; 600];
+        dedup.check_batch(&[b"key"; 600], &mut verdicts).unwrap();
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            assert_eq!(verdict.is_unique(), index % 256 == 0, "{verdict:?} of key {index}");
         }
     });
 }

@@ -113,6 +113,18 @@ fn fingerprint_mode_suppresses_colliding_keys_which_is_why_the_hash_is_keyed() {
     assert_eq!(dedup.check(b"never seen before"), Ok(Verdict::Duplicate));
 }
 
+/// The shard is chosen by other bits than the fingerprint's 56: that is why
+/// only the live keys of one shard count in the risk.
+#[test]
+fn keys_of_one_fingerprint_in_different_shards_are_told_apart() {
+    let builder = Config::default().builder();
+    let builder = builder.hash_with(|key| KeyHash::new(u128::from(key[0]) << 64));
+    let dedup = builder.build().unwrap();
+    for byte in 0..u8::try_from(dedup.stats().shards).unwrap() {
+        assert_eq!(dedup.check(&[byte]), Ok(Verdict::Unique), "{byte}");
+    }
+}
+
 #[test]
 fn fingerprint_mode_states_the_risk_it_takes() {
     let (dedup, _clock) = Config::default().build();

@@ -240,6 +240,7 @@ fn evict_oldest_within_one_bucket_gives_up_single_keys() {
         let stats = dedup.stats();
         assert_within_limit(&dedup);
         assert!(stats.evicted > 0);
+        assert_eq!(stats.effective_window, Some(Duration::ZERO), "{config:?}");
         assert_eq!(stats.live_keys + stats.evicted, stats.uniques);
         assert!(stats.live_keys > full / 2, "{} of {full} keys left", stats.live_keys);
         let known = (0..full + full / 4).filter(|number| knows(&dedup, *number)).count() as u64;
@@ -339,6 +340,21 @@ fn evict_oldest_finds_room_for_long_keys() {
     }
 }
 
+/// Short keys have large tables, which must make room too. Beyond half the
+/// limit a key is refused, counted, and displaces nothing.
+#[test]
+fn a_key_of_half_the_limit_finds_room_and_a_longer_one_displaces_nothing() {
+    let (dedup, _clock) = capped(&of(Mode::verified()), OnFull::EvictOldest);
+    let short = |number: u32| [1, 2, 3].map(|byte| number.to_be_bytes()[byte]);
+    (0..300_000).for_each(|number| assert!(dedup.check(&short(number)).unwrap().is_unique()));
+    let (half, live_keys) = (usize::try_from(LIMIT / 2).unwrap(), dedup.stats().live_keys);
+    assert_eq!(dedup.check(&vec![b'.'; half + 1]), Err(FULL));
+    assert_eq!((dedup.stats().rejected, dedup.stats().live_keys), (1, live_keys));
+    assert_eq!(dedup.check(&vec![b'.'; half]), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(&vec![b'.'; half]), Ok(Verdict::Duplicate));
+    assert_within_limit(&dedup);
+}
+
 #[test]
 fn in_event_time_eviction_keeps_the_limit_and_the_newest() {
     for mode in MODES {
@@ -357,6 +373,31 @@ fn in_event_time_eviction_keeps_the_limit_and_the_newest() {
             assert_eq!(duplicates.count() as u64, share, "bucket {bucket} of {mode:?}");
         }
         assert!(dedup.stats().evicted > 0);
+    }
+}
+
+/// Records that may still come, of a bucket that was given up for want of
+/// room: they are not kept, and nothing later is given up for them.
+#[test]
+fn records_of_a_bucket_that_was_given_up_displace_no_later_ones() {
+    for mode in MODES {
+        let config = Config { lateness: Some(Duration::from_secs(8)), ..of(mode) };
+        let (dedup, _clock) = capped(&config, OnFull::EvictOldest);
+        let share = quarter(mode);
+        let at = |bucket: u32| config.start.saturating_add(config.width() * bucket);
+        for number in 0..6 * share {
+            let bucket = u32::try_from(number / share).unwrap();
+            assert_eq!(dedup.check_at(&key(number), at(bucket)), Ok(Verdict::Unique));
+        }
+        let before = dedup.stats();
+        assert!(before.evicted >= share, "the first bucket was given up");
+        for number in 6 * share..10 * share {
+            assert_eq!(dedup.check_at(&key(number), at(0)), Ok(Verdict::Unique));
+        }
+        let after = dedup.stats();
+        assert_eq!(after.live_keys, before.live_keys, "{mode:?}");
+        assert_eq!(after.evicted - before.evicted, 4 * share, "each is counted");
+        assert_eq!(after.memory_bytes, before.memory_bytes);
     }
 }
 
@@ -381,6 +422,20 @@ fn after_a_flood_has_expired_memory_is_given_back() {
     }
 }
 
+/// Without `maintain`: the checks of a new bucket give it back.
+#[test]
+fn checks_alone_give_memory_back() {
+    for mode in MODES {
+        let (dedup, clock) = of(mode).build();
+        (0..100_000).for_each(|number| drop(dedup.check(&key(number))));
+        let flooded = dedup.stats().memory_bytes;
+        clock.advance(2 * of(mode).span);
+        (0..1_000).for_each(|number| drop(dedup.check(&key(number))));
+        let left = dedup.stats().memory_bytes;
+        assert!(left < flooded / 2, "{left} of {flooded} left in {mode:?}");
+    }
+}
+
 #[test]
 fn after_an_event_time_flood_memory_is_given_back() {
     for mode in MODES {
@@ -402,4 +457,17 @@ fn after_an_event_time_flood_memory_is_given_back() {
         assert!(left < flooded / 10, "{left} of {flooded} left");
         assert_eq!(stats.live_keys, 1);
     }
+}
+
+#[test]
+fn maintenance_in_the_smallest_steps_comes_to_an_end() {
+    let (dedup, clock) = capped(&of(Mode::fingerprint()), OnFull::Reject);
+    let shards = dedup.stats().shards;
+    for number in 0..1_000 {
+        assert_eq!(dedup.check(&key(number)), Ok(Verdict::Unique));
+    }
+    clock.advance(Duration::from_secs(86_400));
+    let steps = (1..10_000).find(|_| dedup.maintain(Duration::ZERO)).unwrap();
+    assert_eq!(steps, shards, "a step visits one shard, and none twice");
+    assert_eq!(dedup.stats().live_keys, 0);
 }

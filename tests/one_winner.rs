@@ -252,6 +252,7 @@ fn wins_of_one_key_are_a_span_apart_while_the_clock_runs() {
                 let before = clock.now();
                 let verdict = dedup.check(&bytes(key)).unwrap();
                 let after = clock.now();
+                assert_ne!(verdict, Verdict::Late, "in processing time");
                 if verdict.is_unique() {
                     wins.lock().unwrap().entry(key).or_default().push(Win { before, after });
                 }

@@ -181,6 +181,7 @@ impl Builder {
             },
             limit_bytes: self.limit.map(|limit| limit.bytes),
             next_to_maintain: AtomicUsize::new(0),
+            maintained: AtomicUsize::new(0),
         }
     }
 

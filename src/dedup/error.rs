@@ -32,10 +32,11 @@ pub enum CheckError {
         /// The bound that was set.
         max_ahead: Duration,
     },
-    /// The memory limit is reached and the policy is `Reject`.
+    /// The memory limit is reached and the policy is `Reject`; or, whatever the
+    /// policy, the whole key (verified mode) would take over half the limit.
     #[error(
         "the memory limit of {limit_bytes} bytes is reached and the key is new: raise the limit, \
-         shorten the window, or build with `OnFull::EvictOldest`"
+         shorten the window or the key, or build with `OnFull::EvictOldest`"
     )]
     Full {
         /// The limit in bytes.

@@ -38,6 +38,8 @@ pub struct Deduper {
     limit_bytes: Option<u64>,
     /// The shard that `maintain` comes to next.
     next_to_maintain: AtomicUsize,
+    /// Shards visited by `maintain` since it last had visited them all.
+    maintained: AtomicUsize,
 }
 
 /// Which times a deduper runs on.
@@ -120,23 +122,31 @@ impl Deduper {
 
     /// Does maintenance that checks have not come to: expires keys in shards
     /// that nobody checks, and gives memory back. Checks do a bounded share of
-    /// it by themselves; call this when traffic has stopped or is uneven.
+    /// it by themselves; call this when traffic has stopped or is uneven, and
+    /// where a memory limit with [`OnFull::Reject`](crate::OnFull::Reject) is
+    /// tight.
     ///
-    /// Locks one shard after the other until all were visited (then it is
-    /// true) or until `budget` has passed (then it is false, and the next call
-    /// goes on from there). A shard takes some ten microseconds.
+    /// Visits one shard after the other, each under its lock, until all were
+    /// visited or `budget` has passed; the next call goes on from there. True
+    /// iff all shards were visited since it was last true. A shard takes some
+    /// ten microseconds.
     pub fn maintain(&self, budget: Duration) -> bool {
         self.follow_clock();
         let start = Instant::now();
         for _ in 0..self.shards.len() {
-            // Relaxed: two callers at once may visit a shard twice, no more.
+            // Relaxed: callers at once may visit a shard twice, no more.
             let next = self.next_to_maintain.fetch_add(1, Ordering::Relaxed);
             self.shards.maintain(next % self.shards.len());
+            self.maintained.fetch_add(1, Ordering::Relaxed);
             if start.elapsed() >= budget {
-                return false;
+                break;
             }
         }
-        true
+        let is_done = self.maintained.load(Ordering::Relaxed) >= self.shards.len();
+        if is_done {
+            self.maintained.store(0, Ordering::Relaxed);
+        }
+        is_done
     }
 
     /// A reading of the counters and sizes. Locks each shard once.

@@ -13,28 +13,29 @@
 //! - The key of every live slot is held by the arena (verified mode).
 
 mod counts;
+mod room;
 mod rules;
+mod state;
 
 pub(crate) use rules::Rules;
 
 use crate::hash::KeyHash;
-use crate::memory::{Budget, OnFull};
+use crate::memory::Budget;
 use crate::mode::Mode;
-use crate::table::{
-    Ages, BlockPool, Extents, Keys, NoRoom, Place, SLOTS_PER_PAGE, Slot, Table, home, prefetch,
-};
+use crate::table::{BlockPool, Extents, Keys, Table, home, prefetch};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
-use counts::Counts;
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
+use state::{CACHE_LINE, Moment, State, wanted};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Why a new key could not be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The memory limit is reached and the policy is to reject.
+    /// The memory limit is reached and the policy is to reject, or the key
+    /// alone is too long for the limit.
     Full,
     /// The system gave no more memory, or the table is at its largest.
     OutOfMemory,
@@ -153,7 +154,9 @@ impl Shards {
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
         loop {
-            self.reclaim(key.len())?;
+            self.reclaim(key.len()).inspect_err(|_| {
+                self.locked(self.index(hash)).rejected += 1;
+            })?;
             match self.try_check(hash, key, at) {
                 Err(Refusal::Short) => {}
                 outcome => return outcome,
@@ -176,7 +179,7 @@ impl Shards {
         let mut span = self.roll_all();
         while !self.pool.has_room(bytes) {
             match span {
-                None => return Err(Refusal::OutOfMemory),
+                None => return self.reclaim_tables(bytes),
                 Some((oldest, newest)) if oldest < newest => self.rules.give_up(oldest),
                 Some((_, newest)) => {
                     self.rules.note_thinned(newest);
@@ -186,6 +189,13 @@ impl Shards {
             span = self.roll_all();
         }
         Ok(())
+    }
+
+    /// Makes room for a key of `bytes` where no key is left: what is missing
+    /// is held by tables, which otherwise shrink no sooner than time goes on.
+    fn reclaim_tables(&self, bytes: usize) -> Result<(), Refusal> {
+        self.for_each(State::shrink_if_empty);
+        if self.pool.has_room(bytes) { Ok(()) } else { Err(Refusal::Full) }
     }
 
     /// Brings all shards up to date. The earliest bucket that holds a key, and
@@ -259,404 +269,5 @@ impl Shards {
     #[inline]
     fn index(&self, hash: KeyHash) -> usize {
         hash.high() as usize & (self.shards.len() - 1)
-    }
-}
-
-/// The slot that a key is looked for with.
-#[inline]
-fn wanted(hash: KeyHash) -> Slot {
-    Slot::of_fingerprint(hash.low())
-}
-
-/// What a shard's lock protects, in the order of use: behind the lock's word,
-/// the first cache line ends with the table's pages, and the second with the
-/// arena.
-#[derive(Debug)]
-#[repr(C)]
-struct State {
-    /// How the tags are read: `newest` and `low`, ready for use.
-    ages: Ages,
-    /// Buckets before this one are dead.
-    low: Bucket,
-    duplicates: u64,
-    /// More live keys than this need more pages.
-    room: u32,
-    /// Live keys per page at which this shard grows.
-    load: u32,
-    table: Table,
-    counts: Counts,
-    uniques: u64,
-    keys: Option<Box<Keys>>,
-    late: u64,
-    rejected: u64,
-    evicted: u64,
-}
-
-/// Bytes in a cache line.
-const CACHE_LINE: usize = 64;
-
-const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 16 == CACHE_LINE);
-const _: () = assert!(std::mem::offset_of!(State, late) + size_of::<u64>() == 2 * CACHE_LINE);
-
-/// Live keys per page of 448 slots at which shards grow: each at its own
-/// point between 334 and 365 (0.75 to 0.82), so that they do not all grow at
-/// once. Beyond about 0.85 the stash would fill.
-const LEAST_LOAD: u32 = 334;
-const LOAD_SPREAD_BITS: u32 = 5;
-
-/// A shard shrinks when less than this share of its room is used ...
-const SHRINK_BELOW: u32 = 3;
-/// ... to pages that are this full: far from growing and from shrinking.
-const SHRUNK_LOAD: u32 = SLOTS_PER_PAGE * 6 / 10;
-
-/// When a check takes place.
-#[derive(Clone, Copy, Debug)]
-struct Moment {
-    /// The watermark, read once under the lock: a second reading might be
-    /// newer, and the key would be recorded in a bucket that is already past.
-    watermark: Bucket,
-    at: Bucket,
-}
-
-impl Moment {
-    /// At `at`, or at the watermark: in processing time that is the bucket of
-    /// the latest clock reading.
-    #[inline]
-    fn new(rules: &Rules, at: Option<Bucket>) -> Self {
-        let watermark = rules.watermark.bucket();
-        Self { watermark, at: at.unwrap_or(watermark) }
-    }
-
-    const fn is_late(self) -> bool {
-        self.at.0 < self.watermark.0
-    }
-}
-
-impl State {
-    fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, number: u32) -> Self {
-        let newest = rules.watermark.bucket();
-        let low = rules.window_start(newest);
-        Self {
-            ages: Ages::new(newest, low, rules.tags),
-            low,
-            duplicates: 0,
-            room: 0,
-            load: LEAST_LOAD + (number.reverse_bits() >> (u32::BITS - LOAD_SPREAD_BITS)),
-            table,
-            counts: Counts::new(newest, rules.reach() as usize),
-            uniques: 0,
-            keys,
-            late: 0,
-            rejected: 0,
-            evicted: 0,
-        }
-    }
-
-    #[inline]
-    fn check(
-        &mut self,
-        rules: &Rules,
-        hash: KeyHash,
-        key: &[u8],
-        at: Option<Bucket>,
-    ) -> Result<Verdict, Refusal> {
-        let moment = Moment::new(rules, at);
-        if moment.is_late() {
-            self.late += 1;
-            return Ok(Verdict::Late);
-        }
-        self.roll(rules, moment);
-        let want = wanted(hash);
-        let Some((place, slot)) = self.find(rules, want, key) else {
-            if let Err(refusal) = self.record(rules, want, key, moment) {
-                self.rejected += u64::from(refusal == Refusal::Full);
-                return Err(refusal);
-            }
-            self.uniques += 1;
-            return Ok(Verdict::Unique);
-        };
-        let recorded = self.ages.bucket(slot.tag());
-        let is_match = recorded >= rules.window_start(moment.at);
-        if recorded < moment.at && (rules.is_sliding || !is_match) {
-            self.move_up(place, slot, recorded, moment.at);
-        }
-        Ok(if is_match {
-            self.duplicates += 1;
-            Verdict::Duplicate
-        } else {
-            self.uniques += 1;
-            Verdict::Unique
-        })
-    }
-
-    fn contains(&mut self, rules: &Rules, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> bool {
-        let moment = Moment::new(rules, at);
-        self.roll(rules, Moment { at: moment.watermark, ..moment });
-        !moment.is_late()
-            && self.find(rules, wanted(hash), key).is_some_and(|(_, slot)| {
-                self.ages.bucket(slot.tag()) >= rules.window_start(moment.at)
-            })
-    }
-
-    fn forget(&mut self, rules: &Rules, hash: KeyHash, key: &[u8]) -> bool {
-        self.roll(rules, Moment::new(rules, None));
-        let Some((place, slot)) = self.find(rules, wanted(hash), key) else { return false };
-        self.table.remove(place, slot);
-        self.counts.remove(self.ages.bucket(slot.tag()));
-        true
-    }
-
-    #[inline]
-    fn find(&self, rules: &Rules, want: Slot, key: &[u8]) -> Option<(Place, Slot)> {
-        let is_key = |slot: Slot| match rules.mode {
-            Mode::Fingerprint => true,
-            Mode::Verified => {
-                self.keys.as_ref().is_some_and(|keys| keys.is_at(slot.address(), key))
-            }
-        };
-        self.table.find(want, rules.identity(), self.ages, is_key)
-    }
-
-    /// Moves a key up to a later bucket.
-    #[inline]
-    fn move_up(&mut self, place: Place, slot: Slot, from: Bucket, to: Bucket) {
-        self.table.replace(place, slot.tagged(self.ages.tag(to)), self.ages);
-        self.counts.remove(from);
-        self.counts.add(to);
-        if let Some(keys) = &mut self.keys {
-            keys.keep_until(slot.address(), to);
-        }
-    }
-
-    /// Records a key that is not in the window.
-    #[inline]
-    fn record(
-        &mut self,
-        rules: &Rules,
-        want: Slot,
-        key: &[u8],
-        moment: Moment,
-    ) -> Result<(), Refusal> {
-        if self.counts.live() >= self.room {
-            self.make_room(rules, moment)?;
-        }
-        let address = self.store_key(rules, key, moment)?;
-        if moment.at < self.low {
-            // The record's own bucket was given up to make room.
-            self.evicted += 1;
-            return Ok(());
-        }
-        let slot = want.tagged(self.ages.tag(moment.at));
-        let slot = address.map_or(slot, |address| slot.at_address(address));
-        self.table.insert(slot, self.ages);
-        self.counts.add(moment.at);
-        Ok(())
-    }
-
-    /// Puts the whole key into the arena, in verified mode.
-    #[inline]
-    fn store_key(
-        &mut self,
-        rules: &Rules,
-        key: &[u8],
-        moment: Moment,
-    ) -> Result<Option<u32>, Refusal> {
-        let Some(keys) = &mut self.keys else { return Ok(None) };
-        if keys.should_look() {
-            self.compact_if_worth();
-        }
-        self.push_key(rules, key, moment).map(Some)
-    }
-
-    fn push_key(&mut self, rules: &Rules, key: &[u8], moment: Moment) -> Result<u32, Refusal> {
-        if let Some(keys) = &mut self.keys
-            && let Ok(address) = keys.push(key, moment.at)
-        {
-            return Ok(address);
-        }
-        self.compact_if_worth();
-        let keys = self.keys.as_mut().expect("verified mode has an arena");
-        keys.push(key, moment.at).map_err(|NoRoom| match rules.on_full() {
-            None => Refusal::OutOfMemory,
-            Some(OnFull::Reject) => Refusal::Full,
-            Some(OnFull::EvictOldest) => Refusal::Short,
-        })
-    }
-
-    /// Brings the shard up to a moment and to the bounds that all shards
-    /// share.
-    #[inline]
-    fn roll(&mut self, rules: &Rules, moment: Moment) {
-        let expired = rules.window_start(moment.watermark);
-        let low = expired.max(rules.floor());
-        if low > self.low || moment.at > self.ages.newest() {
-            self.roll_to(rules, low.max(self.low), moment.at.max(self.ages.newest()), expired);
-        }
-    }
-
-    #[cold]
-    fn roll_to(&mut self, rules: &Rules, low: Bucket, newest: Bucket, expired: Bucket) {
-        self.drop_buckets_before(low, expired);
-        self.ages = Ages::new(self.ages.newest(), low, rules.tags);
-        let steps = newest.since(self.ages.newest());
-        if steps > 0 {
-            // Read with the tags as they were: `newest` moves afterwards.
-            self.table.sweep(steps, rules.clearing_steps(), self.ages);
-            self.counts.advance(newest);
-            self.ages = Ages::new(newest, low, rules.tags);
-            self.shrink_if_empty();
-        }
-    }
-
-    /// Counts the buckets before `low` out: expired if before `expired`, given
-    /// up otherwise.
-    fn drop_buckets_before(&mut self, low: Bucket, expired: Bucket) {
-        let dead = low.since(self.low).min(self.counts.reach());
-        for bucket in (0..dead).map(|step| self.low.plus(step)) {
-            let keys = u64::from(self.counts.drop_bucket(bucket));
-            if bucket >= expired {
-                self.evicted += keys;
-            }
-        }
-        self.low = low;
-        if dead > 0
-            && let Some(keys) = &mut self.keys
-        {
-            keys.free_before(low);
-        }
-    }
-
-    /// Makes room in the table for one more key.
-    #[cold]
-    fn make_room(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
-        while self.counts.live() >= self.room {
-            let pages = self.table.pages();
-            self.table.grow(pages + (pages / 4).max(1), self.ages);
-            if self.table.pages() == pages {
-                self.give_up(rules, moment)?;
-            }
-            self.room = self.table.pages() * self.load;
-        }
-        Ok(())
-    }
-
-    /// The table cannot grow: gives up old keys if the policy says so.
-    #[cold]
-    fn give_up(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
-        match rules.on_full() {
-            None => Err(Refusal::OutOfMemory),
-            Some(OnFull::Reject) => Err(Refusal::Full),
-            Some(OnFull::EvictOldest) => self.evict_oldest(rules, moment),
-        }
-    }
-
-    /// Gives up this shard's oldest bucket, and with it that of all shards; or
-    /// single keys if only the newest bucket is left.
-    fn evict_oldest(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
-        let live = self.counts.live();
-        // Another shard may have raised the floor meanwhile.
-        self.roll(rules, moment);
-        if self.counts.live() < live {
-            return Ok(());
-        }
-        match self.counts.oldest(self.low) {
-            // Not a key left, and still no room.
-            None => return Err(Refusal::OutOfMemory),
-            Some(oldest) if oldest < self.ages.newest() => {
-                rules.give_up(oldest);
-                self.roll(rules, moment);
-            }
-            Some(newest) => {
-                rules.note_thinned(newest);
-                self.evict_one();
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up one key. In verified mode its bytes become garbage.
-    fn evict_one(&mut self) {
-        if let Some(slot) = self.table.evict_one(self.ages) {
-            self.counts.remove(self.ages.bucket(slot.tag()));
-            self.evicted += 1;
-        }
-    }
-
-    /// Gives up the keys that begin in the oldest blocks of the arena, and the
-    /// blocks with them.
-    fn evict_oldest_blocks(&mut self) {
-        let Some(keys) = &mut self.keys else { return };
-        let oldest = keys.oldest_blocks();
-        let (ages, counts) = (self.ages, &mut self.counts);
-        let before = counts.live();
-        self.table.for_each_live(ages, |slot| {
-            if oldest.binary_search(&Keys::block_of(slot.address())).is_ok() {
-                counts.remove(ages.bucket(slot.tag()));
-                *slot = Slot::EMPTY;
-            }
-        });
-        for number in oldest {
-            keys.free(number);
-        }
-        self.evicted += u64::from(before - self.counts.live());
-    }
-
-    /// Compacts the arena if enough of it is garbage.
-    fn compact_if_worth(&mut self) {
-        if let Some(keys) = &mut self.keys
-            && keys.is_worth_compacting(self.counts.live())
-        {
-            let (pool, blocks) = (keys.pool(), keys.held_blocks());
-            pool.compact_within_slack(blocks, || self.compact());
-        }
-    }
-
-    /// Copies the live keys into new blocks and frees the old ones.
-    fn compact(&mut self) {
-        let Some(keys) = &mut self.keys else { return };
-        let old = keys.begin_compaction();
-        let (ages, counts) = (self.ages, &mut self.counts);
-        let (mut key, mut lost) = (Vec::new(), 0);
-        self.table.for_each_live(ages, |slot| {
-            let bucket = ages.bucket(slot.tag());
-            key.clear();
-            old.read(slot.address(), &mut key);
-            if let Ok(address) = keys.push_overdrawing(&key, bucket) {
-                *slot = slot.at_address(address);
-            } else {
-                // The system itself is out of memory: the key is given up.
-                *slot = Slot::EMPTY;
-                counts.remove(bucket);
-                lost += 1;
-            }
-        });
-        keys.end_compaction();
-        self.evicted += lost;
-    }
-
-    fn shrink_if_empty(&mut self) {
-        let live = self.counts.live();
-        let pages = live.div_ceil(SHRUNK_LOAD);
-        if live < self.room / SHRINK_BELOW && pages < self.table.pages() {
-            self.table.shrink(pages, self.ages);
-            self.room = pages * self.load;
-        }
-    }
-
-    fn maintain(&mut self, rules: &Rules) {
-        self.roll(rules, Moment::new(rules, None));
-        self.shrink_if_empty();
-        self.compact_if_worth();
-    }
-
-    const fn tally(&self) -> Tally {
-        Tally {
-            uniques: self.uniques,
-            duplicates: self.duplicates,
-            late: self.late,
-            rejected: self.rejected,
-            evicted: self.evicted,
-            live_keys: self.counts.live() as u64,
-        }
     }
 }

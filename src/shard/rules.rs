@@ -119,8 +119,8 @@ impl Rules {
 struct Bound(AtomicI64);
 
 impl Bound {
-    /// Before any bucket, with room for arithmetic.
-    const UNSET: i64 = i64::MIN / 4;
+    /// Long before any bucket of any timestamp, with room for arithmetic.
+    const UNSET: i64 = i64::MIN / 2;
 
     const fn new() -> Self {
         Self(AtomicI64::new(Self::UNSET))

@@ -26,6 +26,15 @@ const MOST_BLOCKS_PER_MAP: usize = 256;
 /// Blocks in a map, at least.
 const LEAST_BLOCKS_PER_MAP: usize = 8;
 
+/// Why there is no block, and so no room for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The budget is exhausted: room comes when keys are given up.
+    Budget,
+    /// The system grants no more, or the arena is at its largest.
+    System,
+}
+
 /// The blocks of all shards of one deduper.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
@@ -61,13 +70,13 @@ impl BlockPool {
         Self { maps: Mutex::default(), blocks_per_map, budget, is_compacting }
     }
 
-    /// A block, or `None` if the budget or the system grants no more.
-    pub(crate) fn allocate(self: &Arc<Self>) -> Option<Block> {
+    /// A block, if the budget and the system grant it.
+    pub(crate) fn allocate(self: &Arc<Self>) -> Result<Block, NoRoom> {
         self.allocate_if(Budget::try_reserve)
     }
 
-    /// A block, whatever the budget; `None` if the system grants no more.
-    pub(crate) fn allocate_overdrawing(self: &Arc<Self>) -> Option<Block> {
+    /// A block, whatever the budget, if the system grants it.
+    pub(crate) fn allocate_overdrawing(self: &Arc<Self>) -> Result<Block, NoRoom> {
         self.allocate_if(|budget, bytes| {
             budget.reserve(bytes);
             true
@@ -111,28 +120,36 @@ impl BlockPool {
         (self.blocks_per_map * (BLOCK_BYTES + BOOKKEEPING_BYTES)) as u64
     }
 
-    fn allocate_if(self: &Arc<Self>, reserve: impl FnOnce(&Budget, u64) -> bool) -> Option<Block> {
+    fn allocate_if(
+        self: &Arc<Self>,
+        reserve: impl FnOnce(&Budget, u64) -> bool,
+    ) -> Result<Block, NoRoom> {
         let mut maps = self.maps.lock();
         let number = match maps.open.first() {
             Some(number) => *number,
             None => self.add_map(&mut maps, reserve)?,
         };
-        let map = maps.maps[number as usize].as_mut()?;
-        let index = map.free.pop()?;
+        let map = maps.maps[number as usize].as_mut().expect("an open map is mapped");
+        let index = map.free.pop().expect("an open map has free blocks");
         let data = map.memory.as_mut_ptr().wrapping_add(usize::from(index) * BLOCK_BYTES);
         if map.free.is_empty() {
             maps.open.remove(&number);
         }
-        Some(Block { data: NonNull::new(data.cast())?, map: number, index, pool: Arc::clone(self) })
+        let data = NonNull::new(data.cast()).ok_or(NoRoom::System)?;
+        Ok(Block { data, map: number, index, pool: Arc::clone(self) })
     }
 
-    fn add_map(&self, maps: &mut Maps, reserve: impl FnOnce(&Budget, u64) -> bool) -> Option<u32> {
+    fn add_map(
+        &self,
+        maps: &mut Maps,
+        reserve: impl FnOnce(&Budget, u64) -> bool,
+    ) -> Result<u32, NoRoom> {
         if !reserve(&self.budget, self.map_bytes()) {
-            return None;
+            return Err(NoRoom::Budget);
         }
         let Ok(memory) = MmapMut::map_anon(self.blocks_per_map * BLOCK_BYTES) else {
             self.budget.release(self.map_bytes());
-            return None;
+            return Err(NoRoom::System);
         };
         // Popped from the end: the lowest block first.
         let free = (0..self.blocks_per_map).rev().map(|index| index as u8).collect();
@@ -142,7 +159,7 @@ impl BlockPool {
         });
         maps.maps[number as usize] = Some(Map { memory: MmapRaw::from(memory), free });
         maps.open.insert(number);
-        Some(number)
+        Ok(number)
     }
 
     fn free(&self, number: u32, index: u8) {
@@ -227,16 +244,16 @@ mod tests {
         assert_eq!(pool.budget.used_bytes(), 3 * pool.map_bytes());
         drop(blocks);
         assert_eq!(pool.budget.used_bytes(), pool.map_bytes(), "one spare map stays");
-        assert!(pool.allocate().is_some());
+        assert!(pool.allocate().is_ok());
     }
 
     #[test]
     fn the_budget_bounds_the_pool_unless_overdrawn() {
         let pool = pool(Some(4 << 20));
-        let blocks: Vec<Block> = std::iter::from_fn(|| pool.allocate()).collect();
+        let blocks: Vec<Block> = std::iter::from_fn(|| pool.allocate().ok()).collect();
         assert!(blocks.len() > 900 && blocks.len() <= 1_024);
         assert!(!pool.has_room(1));
-        assert!(pool.allocate_overdrawing().is_some());
+        assert!(pool.allocate_overdrawing().is_ok());
         drop(blocks);
         assert!(pool.has_room(3 << 20));
     }

@@ -12,7 +12,7 @@
 //! beside one that is refreshed) are garbage until the arena is *compacted*:
 //! the live keys are copied into new blocks.
 
-use super::blocks::{BLOCK_BYTES, Block, BlockPool};
+use super::blocks::{BLOCK_BYTES, Block, BlockPool, NoRoom};
 use crate::time::Bucket;
 use std::sync::Arc;
 
@@ -23,10 +23,6 @@ const MOST_BLOCKS: usize = 1 << (u32::BITS - OFFSET_BITS);
 
 /// Garbage below this is not worth a pass.
 const LEAST_TO_COMPACT: usize = 16;
-
-/// No room: the budget, the system or the address space is exhausted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NoRoom;
 
 /// The keys of one shard.
 #[derive(Debug)]
@@ -105,7 +101,7 @@ impl Keys {
 
     fn push_from(
         &mut self,
-        allocate: impl Fn(&Arc<BlockPool>) -> Option<Block>,
+        allocate: impl Fn(&Arc<BlockPool>) -> Result<Block, NoRoom>,
         key: &[u8],
         bucket: Bucket,
     ) -> Result<u32, NoRoom> {
@@ -124,7 +120,7 @@ impl Keys {
     /// begin.
     fn make_room(
         &mut self,
-        allocate: impl Fn(&Arc<BlockPool>) -> Option<Block>,
+        allocate: impl Fn(&Arc<BlockPool>) -> Result<Block, NoRoom>,
         bytes: usize,
         bucket: Bucket,
     ) -> Result<Position, NoRoom> {
@@ -133,13 +129,14 @@ impl Keys {
         let left = open.map_or(0, |open| BLOCK_BYTES - open.offset);
         let needed = bytes.saturating_sub(left).div_ceil(BLOCK_BYTES);
         if self.held + needed > MOST_BLOCKS {
-            return Err(NoRoom);
+            return Err(NoRoom::System);
         }
         let mut chain = open.map(|open| open.number);
         let mut start = open;
         if needed > 0 {
-            let blocks: Option<Vec<Block>> = (0..needed).map(|_| allocate(&self.pool)).collect();
-            for block in blocks.ok_or(NoRoom)? {
+            let blocks: Result<Vec<Block>, NoRoom> =
+                (0..needed).map(|_| allocate(&self.pool)).collect();
+            for block in blocks? {
                 let number = self.add(block, bucket);
                 if let Some(before) = chain.replace(number) {
                     self.link_mut(before).next = number;
@@ -147,7 +144,7 @@ impl Keys {
                 start = start.or(Some(Position { number, offset: 0 }));
             }
         }
-        start.ok_or(NoRoom)
+        Ok(start.expect("a key takes a byte at least"))
     }
 
     /// Copies bytes to a position, through as many blocks as they need. Where
@@ -261,7 +258,8 @@ impl Keys {
     /// length? Sets when to look again: after half as much again.
     pub(crate) fn is_worth_compacting(&mut self, live: u32) -> bool {
         self.look_again_later();
-        let live_bytes = u64::from(live) * self.stored_bytes / self.stored_keys.max(1);
+        let average = self.stored_bytes / self.stored_keys.max(1) + 1;
+        let live_bytes = u64::from(live).saturating_mul(average);
         let held_bytes = (self.held * BLOCK_BYTES) as u64;
         self.held >= LEAST_TO_COMPACT && live_bytes < held_bytes - held_bytes / 3
     }
@@ -443,7 +441,7 @@ mod tests {
     fn a_full_budget_refuses_whole_keys_and_a_compaction_overdraws() {
         let mut keys = keys(Some(1 << 20));
         let (kept, held) = (keys.push(b"kept", Bucket(0)).unwrap(), keys.held);
-        assert_eq!(keys.push(&vec![0; 2 << 20], Bucket(0)), Err(NoRoom));
+        assert_eq!(keys.push(&vec![0; 2 << 20], Bucket(0)), Err(NoRoom::Budget));
         assert_eq!(keys.held, held, "all blocks or none");
         assert!(keys.push_overdrawing(&vec![0; 2 << 20], Bucket(0)).is_ok());
         assert!(keys.is_at(kept, b"kept"));

@@ -17,9 +17,9 @@ mod page;
 mod probe;
 mod stash;
 
-pub(crate) use blocks::BlockPool;
+pub(crate) use blocks::{BlockPool, NoRoom};
 pub(crate) use extents::{Extents, prefetch};
-pub(crate) use keys::{Keys, NoRoom};
+pub(crate) use keys::Keys;
 pub(crate) use line::{Ages, Identity, Slot};
 
 use extents::Pages;
@@ -211,8 +211,10 @@ impl Table {
     /// Empties one live slot, the next from the sweep's cursor on, or one of
     /// the stash when that has more than its share; which one it was.
     pub(crate) fn evict_one(&mut self, ages: Ages) -> Option<Slot> {
-        if self.stash.len() as u32 > self.lines() / STASH_SHARE {
-            return self.stash.pop();
+        if self.stash.len() as u32 > self.lines() / STASH_SHARE
+            && let Some(slot) = self.pop_stashed(ages)
+        {
+            return Some(slot);
         }
         for _ in 0..self.lines() {
             let line = self.line_mut(self.cursor);
@@ -223,7 +225,13 @@ impl Table {
             line.clear_dead(ages);
             self.cursor = (self.cursor + 1) % self.lines();
         }
-        self.stash.pop()
+        self.pop_stashed(ages)
+    }
+
+    /// Takes the last live slot out of the stash, and the dead ones behind it:
+    /// buckets that were given up are swept no sooner than time goes on.
+    fn pop_stashed(&mut self, ages: Ages) -> Option<Slot> {
+        std::iter::from_fn(|| self.stash.pop()).find(|slot| ages.is_live(slot.tag()))
     }
 
     /// Visits every live slot, to read or to change its address.
@@ -375,5 +383,23 @@ mod tests {
         assert!(stashed > 4 && table.stash.len() == 4, "the stash kept its share");
         gone.extend(std::iter::from_fn(|| table.evict_one(ages)));
         assert_eq!(gone.len(), 440);
+    }
+
+    #[test]
+    fn eviction_takes_no_dead_key_from_the_stash() {
+        let (mut table, before) = (table(), ages(3));
+        table.grow(1, before);
+        let same_code =
+            |n: u64, b: i64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(before.tag(Bucket(b)));
+        (0..60).for_each(|n| table.insert(same_code(n, 2 + n as i64 % 2), before));
+        table.for_each_live(before, |slot| {
+            if *slot == same_code(59, 3) {
+                *slot = Slot::EMPTY;
+            }
+        });
+        let given_up = Ages::new(Bucket(3), Bucket(3), 20);
+        let gone: Vec<Slot> = std::iter::from_fn(|| table.evict_one(given_up)).collect();
+        assert_eq!(gone.len(), 29);
+        assert!(gone.iter().all(|slot| given_up.is_live(slot.tag())));
     }
 }

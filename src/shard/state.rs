@@ -1,0 +1,295 @@
+//! What one shard's lock protects: look-up, recording and rotation.
+
+use super::counts::Counts;
+use super::{Refusal, Rules, Tally};
+use crate::hash::KeyHash;
+use crate::memory::OnFull;
+use crate::mode::Mode;
+use crate::table::{Ages, Keys, NoRoom, Place, Slot, Table};
+use crate::time::Bucket;
+use crate::verdict::Verdict;
+
+/// The slot that a key is looked for with.
+#[inline]
+pub(super) fn wanted(hash: KeyHash) -> Slot {
+    Slot::of_fingerprint(hash.low())
+}
+
+/// What a shard's lock protects, in the order of use: behind the lock's word,
+/// the first cache line ends with the table's pages, and the second with the
+/// arena.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct State {
+    /// How the tags are read: `newest` and `low`, ready for use.
+    pub(super) ages: Ages,
+    /// Buckets before this one are dead.
+    pub(super) low: Bucket,
+    pub(super) duplicates: u64,
+    /// More live keys than this need more pages.
+    pub(super) room: u32,
+    /// Live keys per page at which this shard grows.
+    pub(super) load: u32,
+    pub(super) table: Table,
+    pub(super) counts: Counts,
+    pub(super) uniques: u64,
+    pub(super) keys: Option<Box<Keys>>,
+    pub(super) late: u64,
+    pub(super) rejected: u64,
+    pub(super) evicted: u64,
+}
+
+/// Bytes in a cache line.
+pub(super) const CACHE_LINE: usize = 64;
+
+const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 16 == CACHE_LINE);
+const _: () = assert!(std::mem::offset_of!(State, late) + size_of::<u64>() == 2 * CACHE_LINE);
+
+/// Live keys per page of 448 slots at which shards grow: each at its own
+/// point between 334 and 365 (0.75 to 0.82), so that they do not all grow at
+/// once. Beyond about 0.85 the stash would fill.
+const LEAST_LOAD: u32 = 334;
+const LOAD_SPREAD_BITS: u32 = 5;
+
+/// When a check takes place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// The watermark, read once under the lock: a second reading might be
+    /// newer, and the key would be recorded in a bucket that is already past.
+    watermark: Bucket,
+    at: Bucket,
+}
+
+impl Moment {
+    /// At `at`, or at the watermark: in processing time that is the bucket of
+    /// the latest clock reading.
+    #[inline]
+    pub(super) fn new(rules: &Rules, at: Option<Bucket>) -> Self {
+        let watermark = rules.watermark.bucket();
+        Self { watermark, at: at.unwrap_or(watermark) }
+    }
+
+    const fn is_late(self) -> bool {
+        self.at.0 < self.watermark.0
+    }
+}
+
+impl State {
+    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, number: u32) -> Self {
+        let newest = rules.watermark.bucket();
+        let low = rules.window_start(newest);
+        Self {
+            ages: Ages::new(newest, low, rules.tags),
+            low,
+            duplicates: 0,
+            room: 0,
+            load: LEAST_LOAD + (number.reverse_bits() >> (u32::BITS - LOAD_SPREAD_BITS)),
+            table,
+            counts: Counts::new(newest, rules.reach() as usize),
+            uniques: 0,
+            keys,
+            late: 0,
+            rejected: 0,
+            evicted: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn check(
+        &mut self,
+        rules: &Rules,
+        hash: KeyHash,
+        key: &[u8],
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        let moment = Moment::new(rules, at);
+        if moment.is_late() {
+            self.late += 1;
+            return Ok(Verdict::Late);
+        }
+        self.roll(rules, moment);
+        let want = wanted(hash);
+        let Some((place, slot)) = self.find(rules, want, key) else {
+            if let Err(refusal) = self.record(rules, want, key, moment) {
+                self.rejected += u64::from(refusal == Refusal::Full);
+                return Err(refusal);
+            }
+            self.uniques += 1;
+            return Ok(Verdict::Unique);
+        };
+        let recorded = self.ages.bucket(slot.tag());
+        let is_match = recorded >= rules.window_start(moment.at);
+        if recorded < moment.at && (rules.is_sliding || !is_match) {
+            self.move_up(place, slot, recorded, moment.at);
+        }
+        Ok(if is_match {
+            self.duplicates += 1;
+            Verdict::Duplicate
+        } else {
+            self.uniques += 1;
+            Verdict::Unique
+        })
+    }
+
+    pub(super) fn contains(
+        &mut self,
+        rules: &Rules,
+        hash: KeyHash,
+        key: &[u8],
+        at: Option<Bucket>,
+    ) -> bool {
+        let moment = Moment::new(rules, at);
+        self.roll(rules, Moment { at: moment.watermark, ..moment });
+        !moment.is_late()
+            && self.find(rules, wanted(hash), key).is_some_and(|(_, slot)| {
+                self.ages.bucket(slot.tag()) >= rules.window_start(moment.at)
+            })
+    }
+
+    pub(super) fn forget(&mut self, rules: &Rules, hash: KeyHash, key: &[u8]) -> bool {
+        self.roll(rules, Moment::new(rules, None));
+        let Some((place, slot)) = self.find(rules, wanted(hash), key) else { return false };
+        self.table.remove(place, slot);
+        self.counts.remove(self.ages.bucket(slot.tag()));
+        true
+    }
+
+    #[inline]
+    fn find(&self, rules: &Rules, want: Slot, key: &[u8]) -> Option<(Place, Slot)> {
+        let is_key = |slot: Slot| match rules.mode {
+            Mode::Fingerprint => true,
+            Mode::Verified => {
+                self.keys.as_ref().is_some_and(|keys| keys.is_at(slot.address(), key))
+            }
+        };
+        self.table.find(want, rules.identity(), self.ages, is_key)
+    }
+
+    /// Moves a key up to a later bucket.
+    #[inline]
+    fn move_up(&mut self, place: Place, slot: Slot, from: Bucket, to: Bucket) {
+        self.table.replace(place, slot.tagged(self.ages.tag(to)), self.ages);
+        self.counts.remove(from);
+        self.counts.add(to);
+        if let Some(keys) = &mut self.keys {
+            keys.keep_until(slot.address(), to);
+        }
+    }
+
+    /// Records a key that is not in the window.
+    #[inline]
+    fn record(
+        &mut self,
+        rules: &Rules,
+        want: Slot,
+        key: &[u8],
+        moment: Moment,
+    ) -> Result<(), Refusal> {
+        if moment.at >= self.low && self.counts.live() >= self.room {
+            self.make_room(rules, moment)?;
+        }
+        if moment.at < self.low {
+            // The record's own bucket was given up, before or just now: no
+            // later key is given up for it, and no memory taken.
+            self.evicted += 1;
+            return Ok(());
+        }
+        let address = self.store_key(rules, key, moment)?;
+        let slot = want.tagged(self.ages.tag(moment.at));
+        let slot = address.map_or(slot, |address| slot.at_address(address));
+        self.table.insert(slot, self.ages);
+        self.counts.add(moment.at);
+        Ok(())
+    }
+
+    /// Puts the whole key into the arena, in verified mode.
+    #[inline]
+    fn store_key(
+        &mut self,
+        rules: &Rules,
+        key: &[u8],
+        moment: Moment,
+    ) -> Result<Option<u32>, Refusal> {
+        let Some(keys) = &mut self.keys else { return Ok(None) };
+        if keys.should_look() {
+            self.compact_if_worth();
+        }
+        self.push_key(rules, key, moment).map(Some)
+    }
+
+    fn push_key(&mut self, rules: &Rules, key: &[u8], moment: Moment) -> Result<u32, Refusal> {
+        if let Some(keys) = &mut self.keys
+            && let Ok(address) = keys.push(key, moment.at)
+        {
+            return Ok(address);
+        }
+        self.compact_if_worth();
+        let keys = self.keys.as_mut().expect("verified mode has an arena");
+        keys.push(key, moment.at).map_err(|no_room| match (no_room, rules.on_full()) {
+            // Giving up keys would not help: the check would never end.
+            (NoRoom::System, _) | (_, None) => Refusal::OutOfMemory,
+            (NoRoom::Budget, Some(OnFull::Reject)) => Refusal::Full,
+            (NoRoom::Budget, Some(OnFull::EvictOldest)) => Refusal::Short,
+        })
+    }
+
+    /// Brings the shard up to a moment and to the bounds that all shards
+    /// share.
+    #[inline]
+    pub(super) fn roll(&mut self, rules: &Rules, moment: Moment) {
+        let expired = rules.window_start(moment.watermark);
+        let low = expired.max(rules.floor());
+        if low > self.low || moment.at > self.ages.newest() {
+            self.roll_to(rules, low.max(self.low), moment.at.max(self.ages.newest()), expired);
+        }
+    }
+
+    #[cold]
+    fn roll_to(&mut self, rules: &Rules, low: Bucket, newest: Bucket, expired: Bucket) {
+        self.drop_buckets_before(low, expired);
+        self.ages = Ages::new(self.ages.newest(), low, rules.tags);
+        let steps = newest.since(self.ages.newest());
+        if steps > 0 {
+            // Read with the tags as they were: `newest` moves afterwards.
+            self.table.sweep(steps, rules.clearing_steps(), self.ages);
+            self.counts.advance(newest);
+            self.ages = Ages::new(newest, low, rules.tags);
+            self.shrink_if_empty();
+        }
+    }
+
+    /// Counts the buckets before `low` out: expired if before `expired`, given
+    /// up otherwise.
+    fn drop_buckets_before(&mut self, low: Bucket, expired: Bucket) {
+        let dead = low.since(self.low).min(self.counts.reach());
+        for bucket in (0..dead).map(|step| self.low.plus(step)) {
+            let keys = u64::from(self.counts.drop_bucket(bucket));
+            if bucket >= expired {
+                self.evicted += keys;
+            }
+        }
+        self.low = low;
+        if dead > 0
+            && let Some(keys) = &mut self.keys
+        {
+            keys.free_before(low);
+        }
+    }
+
+    pub(super) fn maintain(&mut self, rules: &Rules) {
+        self.roll(rules, Moment::new(rules, None));
+        self.shrink_if_empty();
+        self.compact_if_worth();
+    }
+
+    pub(super) const fn tally(&self) -> Tally {
+        Tally {
+            uniques: self.uniques,
+            duplicates: self.duplicates,
+            late: self.late,
+            rejected: self.rejected,
+            evicted: self.evicted,
+            live_keys: self.counts.live() as u64,
+        }
+    }
+}
