@@ -5,10 +5,11 @@
 
 mod model;
 
-use hapax::{Clock, Timestamp, Verdict};
+use hapax::{Clock, Deduper, ManualClock, Timestamp, Verdict, Window};
 use model::config::{Config, MODES};
 use model::rig::maintain_all;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -132,5 +133,30 @@ fn a_batch_reads_the_clock_for_every_256_keys() {
         for (index, verdict) in verdicts.into_iter().enumerate() {
             assert_eq!(verdict.is_unique(), index % 256 == 0, "{verdict:?} of key {index}");
         }
+    });
+}
+
+#[test]
+fn a_look_never_loses_a_known_key_to_a_clock_that_runs() {
+    let width = Duration::from_secs(1);
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_790_000_000)));
+    let dedup = Deduper::builder(Window::sliding(120 * width).buckets(120))
+        .capacity(1)
+        .clock(Arc::clone(&clock))
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"known"), Ok(Verdict::Unique));
+    let is_running = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while is_running.load(Ordering::Relaxed) {
+                assert_eq!(dedup.contains(b"known"), Ok(true));
+            }
+        });
+        for _ in 0..200_000 {
+            clock.advance(width);
+            assert_eq!(dedup.check(b"known"), Ok(Verdict::Duplicate));
+        }
+        is_running.store(false, Ordering::Relaxed);
     });
 }

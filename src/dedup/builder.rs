@@ -164,8 +164,7 @@ impl Builder {
 
     /// Puts a deduper of a valid configuration together.
     fn assemble(self, hasher: KeyHasher) -> Deduper {
-        let lateness = self.lateness.unwrap_or(Duration::ZERO);
-        let rules = Rules::new(self.window, lateness, self.mode, self.limit, self.tags);
+        let rules = Rules::new(self.window, self.lateness, self.mode, self.limit, self.tags);
         let budget = Arc::new(Budget::new(self.limit.map(|limit| limit.bytes)));
         let shards = self.shards();
         budget.reserve(Shards::fixed_bytes(shards, &rules));

@@ -95,8 +95,7 @@ impl Deduper {
             return Err(CheckError::TimeRequired);
         }
         // The clock is read and not taken note of: looking moves no time.
-        let rules = self.rules();
-        let bucket = rules.grid.bucket(self.clock.now()).max(rules.watermark.bucket());
+        let bucket = self.rules().grid.bucket(self.clock.now());
         Ok(self.shards.contains(self.hasher.hash(key), key, Some(bucket)))
     }
 

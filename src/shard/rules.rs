@@ -17,21 +17,24 @@ pub(crate) struct Rules {
     limit: Option<MemoryLimit>,
     pub(crate) mode: Mode,
     pub(super) is_sliding: bool,
+    pub(super) is_event_time: bool,
     /// How many buckets ahead of the watermark a record can be.
     pub(super) ahead: i64,
     pub(super) tags: u8,
 }
 
 impl Rules {
-    /// Rules for a validated configuration. `lateness` is zero in processing
-    /// time.
+    /// Rules for a validated configuration; in processing time without
+    /// `lateness`.
     pub(crate) fn new(
         window: Window,
-        lateness: Duration,
+        lateness: Option<Duration>,
         mode: Mode,
         limit: Option<MemoryLimit>,
         tags: u8,
     ) -> Self {
+        let is_event_time = lateness.is_some();
+        let lateness = lateness.unwrap_or(Duration::ZERO);
         let grid = window.grid();
         let rules = Self {
             watermark: Watermark::new(grid, lateness),
@@ -41,6 +44,7 @@ impl Rules {
             limit,
             mode,
             is_sliding: window.is_sliding(),
+            is_event_time,
             ahead: grid.reach(lateness),
             tags,
         };

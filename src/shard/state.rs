@@ -61,12 +61,18 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// At `at`, or at the watermark: in processing time that is the bucket of
-    /// the latest clock reading.
+    /// In event time, at the record's own bucket. In processing time nothing is
+    /// late: at the watermark, the bucket of the latest clock reading, or at a
+    /// reading that nobody has taken note of, whichever is later.
     #[inline]
     pub(super) fn new(rules: &Rules, at: Option<Bucket>) -> Self {
         let watermark = rules.watermark.bucket();
-        Self { watermark, at: at.unwrap_or(watermark) }
+        let at = match at {
+            Some(at) if rules.is_event_time => at,
+            Some(reading) => reading.max(watermark),
+            None => watermark,
+        };
+        Self { watermark, at }
     }
 
     const fn is_late(self) -> bool {
