@@ -6,7 +6,7 @@
 pub enum Mode {
     /// A 56-bit fingerprint, next to the shard that it lies in. A new key is
     /// called `Duplicate` with a probability of live keys in its shard / 2^56,
-    /// live in [`Stats`](crate::Stats). About 13 bytes a key.
+    /// live in [`Stats`](crate::Stats). About 14 bytes a key.
     #[default]
     Fingerprint,
     /// The whole key, compared on every hit: a new key is never called
