@@ -14,8 +14,9 @@ use std::time::Duration;
 /// Without a hint: 1,024 shards.
 const DEFAULT_CAPACITY: u64 = 1_024 * KEYS_PER_SHARD;
 
-/// Growing a shard rewrites it: some 20 microseconds at this size. Many more
-/// shards would no longer fit the caches with their headers.
+/// Growing a shard rewrites it: about 0.3 ms at this size, from 1 ms measured
+/// at 27,000 keys. Many more shards would no longer fit the caches with their
+/// headers.
 const KEYS_PER_SHARD: u64 = 8_192;
 
 /// Few enough for a small deduper, enough that threads rarely meet.

@@ -127,8 +127,9 @@ impl Deduper {
     ///
     /// Visits one shard after the other, each under its lock, until all were
     /// visited or `budget` has passed; the next call goes on from there. True
-    /// iff all shards were visited since it was last true. A shard takes some
-    /// ten microseconds.
+    /// iff all shards were visited since it was last true. A shard takes
+    /// under a microsecond, or some ten to empty or shrink (13 measured, at
+    /// 10,000 keys).
     pub fn maintain(&self, budget: Duration) -> bool {
         self.follow_clock();
         let start = Instant::now();

@@ -13,7 +13,7 @@
 //!
 //! Within an extent, the pages of one shard lie side by side. (Side by side by
 //! page number, a shard that grew by 15 pages touched 15 huge pages, all of
-//! which the system had to clear within one check: 80 ms at 26 M keys.)
+//! which the system had to clear within one check: 89 ms at 26 M keys.)
 //!
 //! Extents are mapped when the first shard grows into them and unmapped when
 //! the last one has left. All `unsafe` of table memory is in this file.
