@@ -1,5 +1,7 @@
 //! What an operator can see of a deduper.
 
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A reading of one deduper's counters and sizes.
@@ -42,4 +44,32 @@ impl Stats {
         let checks = self.uniques + self.duplicates + self.late;
         if checks == 0 { 0.0 } else { self.duplicates as f64 / checks as f64 }
     }
+}
+
+/// A counter that many threads raise at once, each in a cache line of its own
+/// (as far as there are enough).
+#[derive(Debug, Default)]
+pub(crate) struct StripedCounter([CachePadded<AtomicU64>; STRIPES]);
+
+const STRIPES: usize = 16;
+
+impl StripedCounter {
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        self.0[this_stripe()].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The stripe of the calling thread: threads take turns.
+#[inline]
+fn this_stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static STRIPE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
+    }
+    STRIPE.with(|stripe| *stripe)
 }

@@ -6,7 +6,7 @@
 //! as fast as a loop of single checks.
 
 use super::{BatchError, BatchErrorKind, CheckError, Deduper};
-use crate::hash::KeyHash;
+use crate::shard::{Coming, Present};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 
@@ -15,18 +15,15 @@ use crate::verdict::Verdict;
 /// the first-level cache.
 const AHEAD: usize = 24;
 
-/// Keys in the ring; a power of two, more than `AHEAD`.
-const RING: usize = 32;
+/// Keys in the ring.
+const RING: usize = AHEAD + STEP;
+
+/// Keys that go on together: their lines, fetched before, are looked at, and
+/// what recording them will need is fetched while the others are looked at.
+const STEP: usize = 8;
 
 /// The clock is read once for this many keys.
 const KEYS_PER_READING: usize = 256;
-
-/// A key that waits for its check.
-#[derive(Clone, Copy)]
-struct Waiting<'a> {
-    hash: KeyHash,
-    key: &'a [u8],
-}
 
 impl Deduper {
     /// Checks `keys` in order, as if one by one, and fills in `verdicts`.
@@ -44,11 +41,12 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), keys.len(), verdicts.len())?;
-        self.check_ahead(keys, verdicts, |index| {
-            if index % KEYS_PER_READING == 0 {
-                self.read_clock()?;
+        self.check_ahead(keys, verdicts, |first, coming, verdicts, recognised| {
+            if first % KEYS_PER_READING == 0 {
+                self.read_clock().map_err(|error| (0, error))?;
             }
-            Ok(None)
+            let present = Present::new(self.rules(), None);
+            self.check_step(coming, verdicts, recognised, |_| Ok((None, present)))
         })
     }
 
@@ -64,48 +62,83 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), times.len(), verdicts.len())?;
-        self.check_ahead(keys, verdicts, |index| self.see(times[index]).map(Some))
+        self.check_ahead(keys, verdicts, |first, coming, verdicts, recognised| {
+            self.check_step(coming, verdicts, recognised, |index| {
+                let bucket = self.see(times[first + index])?;
+                Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
+            })
+        })
     }
 
-    /// Checks `keys` in order, at the bucket that `bucket_at` gives for each
-    /// just before its check.
+    /// Prepares `keys` ahead of their checks and has `check_step` check them,
+    /// a few at a time in order, given the index of the first; it adds to the
+    /// count of keys that were recognised.
     #[inline]
     fn check_ahead<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
         verdicts: &mut [Verdict],
-        bucket_at: impl Fn(usize) -> Result<Option<Bucket>, CheckError>,
+        check_step: impl Fn(usize, &[Coming<'_>], &mut [Verdict], &mut u64) -> Result<(), Stop>,
     ) -> Result<(), BatchError> {
-        let mut ring = [Waiting { hash: KeyHash::new(0), key: &[] }; RING];
-        let mut coming = keys.iter().enumerate();
-        for (index, key) in coming.by_ref().take(AHEAD) {
-            ring[index % RING] = self.prepare(key.as_ref());
+        let mut recognised = 0;
+        let mut ring = [Coming::NONE; RING];
+        let mut ahead = keys.chunks(STEP);
+        for (coming, keys) in ring.chunks_mut(STEP).zip(ahead.by_ref().take(AHEAD / STEP)) {
+            self.approach(keys, coming);
         }
-        for (index, verdict) in verdicts.iter_mut().enumerate() {
-            if let Some((ahead, key)) = coming.next() {
-                ring[ahead % RING] = self.prepare(key.as_ref());
+        let mut checked = Ok(());
+        for (step, verdicts) in verdicts.chunks_mut(STEP).enumerate() {
+            let first = step * STEP;
+            if let Some(keys) = ahead.next() {
+                self.approach(keys, &mut ring[(first + AHEAD) % RING..]);
             }
-            let Waiting { hash, key } = ring[index % RING];
-            let checked = bucket_at(index).and_then(|bucket| {
-                self.shards.check(hash, key, bucket).map_err(|r| self.check_error(r))
-            });
-            match checked {
-                Ok(outcome) => *verdict = outcome,
-                Err(error) => return Err(stopped(index, error)),
+            let now = &mut ring[first % RING..][..verdicts.len()];
+            self.shards.glimpse(now);
+            checked = check_step(first, now, verdicts, &mut recognised);
+            if let Err((index, error)) = checked {
+                checked = Err((first + index, error));
+                break;
             }
+        }
+        self.shards.count_recognised(recognised);
+        checked.map_err(|(completed, error)| stopped(completed, error))
+    }
+
+    /// Hashes keys and asks for their memory. A key's bytes are taken once:
+    /// what a caller's `as_ref` gives may not be the same twice.
+    #[inline(never)]
+    fn approach<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K], coming: &mut [Coming<'a>]) {
+        for (key, coming) in keys.iter().zip(coming) {
+            let key = key.as_ref();
+            *coming = self.shards.approach(self.hasher.hash(key), key);
+        }
+    }
+
+    /// Checks keys whose memory has come, each when `when` says.
+    #[inline]
+    fn check_step(
+        &self,
+        coming: &[Coming<'_>],
+        verdicts: &mut [Verdict],
+        recognised: &mut u64,
+        mut when: impl FnMut(usize) -> Result<(Option<Bucket>, Present), CheckError>,
+    ) -> Result<(), Stop> {
+        for (index, (coming, verdict)) in coming.iter().zip(verdicts).enumerate() {
+            let (at, present) = when(index).map_err(|error| (index, error))?;
+            *verdict = if self.shards.recognises(coming, &present) {
+                *recognised += 1;
+                Verdict::Duplicate
+            } else {
+                let outcome = self.shards.check_locked(coming, at);
+                outcome.map_err(|refusal| (index, self.check_error(refusal)))?
+            };
         }
         Ok(())
     }
-
-    /// Hashes a key and asks for its memory. The key's bytes are taken once:
-    /// what a caller's `as_ref` gives may not be the same twice.
-    #[inline]
-    fn prepare<'a>(&self, key: &'a [u8]) -> Waiting<'a> {
-        let hash = self.hasher.hash(key);
-        self.shards.prefetch(hash);
-        Waiting { hash, key }
-    }
 }
+
+/// Where in a step a batch stopped, and why.
+type Stop = (usize, CheckError);
 
 fn same_length(keys: usize, times: usize, verdicts: usize) -> Result<(), BatchError> {
     if keys == verdicts && keys == times {

@@ -10,7 +10,7 @@ pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProbl
 use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
-use crate::shard::{Refusal, Rules, Shards, Tally};
+use crate::shard::{Coming, Refusal, Rules, Shards, Tally};
 use crate::stats::Stats;
 use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
@@ -69,8 +69,10 @@ impl Deduper {
     /// [`CheckError::OutOfMemory`] if there is no room for a new key. Nothing
     /// is recorded then.
     pub fn check(&self, key: &[u8]) -> Result<Verdict, CheckError> {
+        // The clock is read while the key's line is on its way.
+        let coming = self.shards.approach(self.hasher.hash(key), key);
         self.read_clock()?;
-        self.check_in(key, None)
+        self.check_coming(coming, None)
     }
 
     /// Checks a key at the record's own time.
@@ -81,8 +83,9 @@ impl Deduper {
     /// [`CheckError::TooFarAhead`], which moves nothing; and those of
     /// [`check`](Self::check) for want of room.
     pub fn check_at(&self, key: &[u8], at: Timestamp) -> Result<Verdict, CheckError> {
+        let coming = self.shards.approach(self.hasher.hash(key), key);
         let bucket = self.see(at)?;
-        self.check_in(key, Some(bucket))
+        self.check_coming(coming, Some(bucket))
     }
 
     /// True iff [`check`](Self::check) would say `Duplicate`; records nothing.
@@ -156,7 +159,7 @@ impl Deduper {
         let total = tallies.fold(Tally::default(), Tally::plus);
         Stats {
             uniques: total.uniques,
-            duplicates: total.duplicates,
+            duplicates: total.duplicates + self.shards.recognised(),
             late: total.late,
             rejected: total.rejected,
             evicted: total.evicted,
@@ -169,8 +172,8 @@ impl Deduper {
         }
     }
 
-    fn check_in(&self, key: &[u8], at: Option<Bucket>) -> Result<Verdict, CheckError> {
-        let verdict = self.shards.check(self.hasher.hash(key), key, at);
+    fn check_coming(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, CheckError> {
+        let verdict = self.shards.check(coming, at);
         verdict.map_err(|refusal| self.check_error(refusal))
     }
 

@@ -13,23 +13,28 @@
 //! - The key of every live slot is held by the arena (verified mode).
 
 mod counts;
+mod head;
+mod lock;
 mod room;
 mod rules;
 mod state;
 
+pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
 use crate::hash::KeyHash;
 use crate::memory::Budget;
 use crate::mode::Mode;
-use crate::table::{BlockPool, Extents, Keys, Table, home, prefetch};
+use crate::stats::StripedCounter;
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home, prefetch};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
+use head::Heads;
+use lock::{Guard, Lock};
+use parking_lot::Mutex;
 use state::{CACHE_LINE, Moment, State, wanted};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Why a new key could not be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +58,31 @@ pub(crate) struct Shards {
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
     shards: Box<[Shard]>,
-    /// How many pages each shard has, for prefetching without its lock; may be
-    /// outdated. Apart from the shards, so that it stays in the first-level
-    /// cache. `Relaxed`: a prefetch may read anything.
-    pages: Box<[AtomicU32]>,
+    heads: Heads,
+    /// Duplicates that were recognised without a lock.
+    recognised: StripedCounter,
+}
+
+/// A key on its way to its check.
+#[derive(Clone, Copy)]
+pub(crate) struct Coming<'a> {
+    want: Slot,
+    shard: u32,
+    /// Where in its home line the key was seen.
+    seen: Option<u8>,
+    /// The page in which the key belongs, if its shard has any.
+    page: Option<Glance<'a>>,
+    key: &'a [u8],
+}
+
+impl Coming<'_> {
+    pub(crate) const NONE: Self =
+        Self { want: Slot::EMPTY, shard: 0, seen: None, page: None, key: &[] };
 }
 
 /// A shard begins a pair of cache lines, which processors fetch together: a
 /// duplicate needs the first line alone, a new key the first two.
-type Shard = CachePadded<Mutex<State>>;
+type Shard = CachePadded<Lock<State>>;
 
 /// What a shard's counters say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,17 +117,24 @@ impl Shards {
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
-            Shard::new(Mutex::new(State::new(Table::new(pages), keys, &rules, number)))
+            Shard::new(Lock::new(State::new(Table::new(pages), keys, &rules, number)))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
-        let pages = (0..count).map(|_| AtomicU32::new(0)).collect();
-        Self { rules, extents, pool, reclaiming: Mutex::new(()), shards, pages }
+        Self {
+            rules,
+            extents,
+            pool,
+            reclaiming: Mutex::new(()),
+            shards,
+            heads: Heads::new(count),
+            recognised: StripedCounter::default(),
+        }
     }
 
     /// The bytes that `count` empty shards take.
     pub(crate) fn fixed_bytes(count: u32, rules: &Rules) -> u64 {
         let counts = rules.reach() as u64 * 4 + 16;
-        u64::from(count) * ((size_of::<Shard>() + size_of::<AtomicU32>()) as u64 + counts)
+        u64::from(count) * ((size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -117,30 +145,106 @@ impl Shards {
         self.shards.len()
     }
 
-    /// Checks a key at `at`, or at the watermark (the latest clock reading),
-    /// and records it if it is new.
+    /// Begins the check of a key: where it belongs, and asks the processor to
+    /// fetch its home line.
+    #[inline]
+    pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
+        let shard = self.index(hash);
+        let want = wanted(hash);
+        let page = self.extents.glance(shard as u32, home(want, self.heads.pages(shard)));
+        if let Some(page) = page {
+            page.prefetch_home(want);
+        }
+        Coming { want, shard: shard as u32, seen: None, page, key }
+    }
+
+    /// Goes on with the checks of keys whose home lines have come: looks for
+    /// them there, without a lock, or asks the processor to fetch what
+    /// recording them will need.
+    #[inline(never)]
+    pub(crate) fn glimpse(&self, coming: &mut [Coming<'_>]) {
+        for coming in coming {
+            self.glimpse_one(coming);
+        }
+    }
+
+    #[inline]
+    fn glimpse_one(&self, coming: &mut Coming<'_>) {
+        if self.rules.mode == Mode::Fingerprint
+            && let Some(page) = coming.page
+        {
+            coming.seen = page.find(coming.want);
+            if coming.seen.is_some() {
+                return;
+            }
+            page.prefetch_alternate(coming.want);
+        }
+        let shard = &raw const self.shards[coming.shard as usize];
+        prefetch(shard);
+        prefetch(shard.wrapping_byte_add(CACHE_LINE));
+    }
+
+    /// Is this surely a duplicate, with nothing to be written? Tells by one
+    /// word, read without the lock; what that cannot tell is left to the check
+    /// under the lock.
+    ///
+    /// The word says that the key was in the table, and in which bucket, at the
+    /// moment of reading: that is when the check takes place.
+    #[inline]
+    pub(crate) fn recognises(&self, coming: &Coming<'_>, present: &Present) -> bool {
+        let (Some(page), Some(place)) = (coming.page, coming.seen) else { return false };
+        let newest = self.heads.newest(coming.shard as usize);
+        let slot = page.slot(coming.want, place);
+        slot.agrees(coming.want, Identity::FINGERPRINT)
+            && present.ages(newest, &self.rules).is_live(slot.tag())
+    }
+
+    /// Counts duplicates that were recognised.
+    pub(crate) fn count_recognised(&self, count: u64) {
+        self.recognised.add(count);
+    }
+
+    /// How many duplicates were recognised without a lock.
+    pub(crate) fn recognised(&self) -> u64 {
+        self.recognised.sum()
+    }
+
+    /// Ends the check of one key: at `at`, or at the watermark (the latest
+    /// clock reading). Records it if it is new.
     #[inline]
     pub(crate) fn check(
         &self,
-        hash: KeyHash,
-        key: &[u8],
+        mut coming: Coming<'_>,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
-        match self.try_check(hash, key, at) {
-            Err(Refusal::Short) => self.check_after_reclaim(hash, key, at),
+        self.glimpse_one(&mut coming);
+        if self.recognises(&coming, &Present::new(&self.rules, at)) {
+            self.recognised.add(1);
+            return Ok(Verdict::Duplicate);
+        }
+        self.check_locked(&coming, at)
+    }
+
+    /// Ends the check of a key under its shard's lock: at `at`, or at the
+    /// watermark (the latest clock reading). Records it if it is new.
+    #[inline(never)]
+    pub(crate) fn check_locked(
+        &self,
+        coming: &Coming<'_>,
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        match self.try_check(coming, at) {
+            Err(Refusal::Short) => self.check_after_reclaim(coming, at),
             outcome => outcome,
         }
     }
 
     #[inline]
-    fn try_check(&self, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        let index = self.index(hash);
+    fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
+        let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
-        let room = state.room;
-        let verdict = state.check(&self.rules, hash, key, at);
-        if state.room != room {
-            self.publish(index, &state);
-        }
+        let verdict = state.check(&self.rules, coming.want, coming.key, at);
+        self.publish(index, &state);
         verdict
     }
 
@@ -149,15 +253,14 @@ impl Shards {
     #[cold]
     fn check_after_reclaim(
         &self,
-        hash: KeyHash,
-        key: &[u8],
+        coming: &Coming<'_>,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
         loop {
-            self.reclaim(key.len()).inspect_err(|_| {
-                self.locked(self.index(hash)).rejected += 1;
+            self.reclaim(coming.key.len()).inspect_err(|_| {
+                self.locked(coming.shard as usize).rejected += 1;
             })?;
-            match self.try_check(hash, key, at) {
+            match self.try_check(coming, at) {
                 Err(Refusal::Short) => {}
                 outcome => return outcome,
             }
@@ -244,24 +347,12 @@ impl Shards {
         state.tally()
     }
 
-    /// Asks the processor to fetch what the check of a key will need: its
-    /// shard and its home line.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: KeyHash) {
-        let index = self.index(hash);
-        let shard = &raw const self.shards[index];
-        prefetch(shard);
-        prefetch(shard.wrapping_byte_add(CACHE_LINE));
-        let pages = self.pages[index].load(Ordering::Relaxed);
-        let (page, line) = home(wanted(hash), pages);
-        self.extents.prefetch(index as u32, page, line);
-    }
-
     fn publish(&self, index: usize, state: &State) {
-        self.pages[index].store(state.table.pages(), Ordering::Relaxed);
+        self.heads.publish(index, &state.table, state.ages.newest());
     }
 
-    fn locked(&self, index: usize) -> MutexGuard<'_, State> {
+    fn locked(&self, index: usize) -> Guard<'_, State> {
         self.shards[index].lock()
     }
 

@@ -69,6 +69,14 @@ impl Rules {
         at.minus(self.grid.buckets)
     }
 
+    /// The first bucket of which a check at `at` finds its match as it leaves
+    /// it: nothing is to be moved up or given up.
+    #[inline]
+    pub(super) fn unchanged_from(&self, at: Bucket) -> Bucket {
+        let matching = if self.is_sliding { at } else { self.window_start(at) };
+        matching.max(self.floor())
+    }
+
     /// What must agree for a slot to hold a key.
     #[inline]
     pub(super) const fn identity(&self) -> Identity {

@@ -5,7 +5,7 @@ use super::{Refusal, Rules, Tally};
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
-use crate::table::{Ages, Keys, NoRoom, Place, Slot, Table};
+use crate::table::{Ages, Keys, NoRoom, Place, Slot, Table, Vacancy};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 
@@ -57,7 +57,7 @@ pub(super) struct Moment {
     /// The watermark, read once under the lock: a second reading might be
     /// newer, and the key would be recorded in a bucket that is already past.
     watermark: Bucket,
-    at: Bucket,
+    pub(super) at: Bucket,
 }
 
 impl Moment {
@@ -75,7 +75,7 @@ impl Moment {
         Self { watermark, at }
     }
 
-    const fn is_late(self) -> bool {
+    pub(super) const fn is_late(self) -> bool {
         self.at.0 < self.watermark.0
     }
 }
@@ -104,7 +104,7 @@ impl State {
     pub(super) fn check(
         &mut self,
         rules: &Rules,
-        hash: KeyHash,
+        want: Slot,
         key: &[u8],
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
@@ -114,27 +114,45 @@ impl State {
             return Ok(Verdict::Late);
         }
         self.roll(rules, moment);
-        let want = wanted(hash);
-        let Some((place, slot)) = self.find(rules, want, key) else {
-            if let Err(refusal) = self.record(rules, want, key, moment) {
-                self.rejected += u64::from(refusal == Refusal::Full);
-                return Err(refusal);
-            }
-            self.uniques += 1;
-            return Ok(Verdict::Unique);
-        };
+        match self.find(rules, want, key) {
+            Ok((place, slot)) => Ok(self.check_known(rules, place, slot, moment)),
+            Err(vacancy) => self.check_new(rules, want, key, vacancy, moment),
+        }
+    }
+
+    /// The verdict on a key that the table holds.
+    #[inline]
+    fn check_known(&mut self, rules: &Rules, place: Place, slot: Slot, moment: Moment) -> Verdict {
         let recorded = self.ages.bucket(slot.tag());
         let is_match = recorded >= rules.window_start(moment.at);
         if recorded < moment.at && (rules.is_sliding || !is_match) {
             self.move_up(place, slot, recorded, moment.at);
         }
-        Ok(if is_match {
+        if is_match {
             self.duplicates += 1;
             Verdict::Duplicate
         } else {
             self.uniques += 1;
             Verdict::Unique
-        })
+        }
+    }
+
+    /// The verdict on a key that the table does not hold.
+    #[inline]
+    fn check_new(
+        &mut self,
+        rules: &Rules,
+        want: Slot,
+        key: &[u8],
+        vacancy: Option<Vacancy>,
+        moment: Moment,
+    ) -> Result<Verdict, Refusal> {
+        if let Err(refusal) = self.record(rules, want, key, vacancy, moment) {
+            self.rejected += u64::from(refusal == Refusal::Full);
+            return Err(refusal);
+        }
+        self.uniques += 1;
+        Ok(Verdict::Unique)
     }
 
     pub(super) fn contains(
@@ -147,28 +165,37 @@ impl State {
         let moment = Moment::new(rules, at);
         self.roll(rules, Moment { at: moment.watermark, ..moment });
         !moment.is_late()
-            && self.find(rules, wanted(hash), key).is_some_and(|(_, slot)| {
+            && self.find(rules, wanted(hash), key).is_ok_and(|(_, slot)| {
                 self.ages.bucket(slot.tag()) >= rules.window_start(moment.at)
             })
     }
 
     pub(super) fn forget(&mut self, rules: &Rules, hash: KeyHash, key: &[u8]) -> bool {
         self.roll(rules, Moment::new(rules, None));
-        let Some((place, slot)) = self.find(rules, wanted(hash), key) else { return false };
+        let Ok((place, slot)) = self.find(rules, wanted(hash), key) else { return false };
         self.table.remove(place, slot);
         self.counts.remove(self.ages.bucket(slot.tag()));
         true
     }
 
+    /// Where the key is, or else where it can be put if the table has room.
     #[inline]
-    fn find(&self, rules: &Rules, want: Slot, key: &[u8]) -> Option<(Place, Slot)> {
+    fn find(
+        &self,
+        rules: &Rules,
+        want: Slot,
+        key: &[u8],
+    ) -> Result<(Place, Slot), Option<Vacancy>> {
+        if self.table.pages() == 0 {
+            return Err(None);
+        }
         let is_key = |slot: Slot| match rules.mode {
             Mode::Fingerprint => true,
             Mode::Verified => {
                 self.keys.as_ref().is_some_and(|keys| keys.is_at(slot.address(), key))
             }
         };
-        self.table.find(want, rules.identity(), self.ages, is_key)
+        self.table.find(want, rules.identity(), self.ages, is_key).map_err(Some)
     }
 
     /// Moves a key up to a later bucket.
@@ -189,9 +216,11 @@ impl State {
         rules: &Rules,
         want: Slot,
         key: &[u8],
+        mut vacancy: Option<Vacancy>,
         moment: Moment,
     ) -> Result<(), Refusal> {
         if moment.at >= self.low && self.counts.live() >= self.room {
+            vacancy = None;
             self.make_room(rules, moment)?;
         }
         if moment.at < self.low {
@@ -203,7 +232,10 @@ impl State {
         let address = self.store_key(rules, key, moment)?;
         let slot = want.tagged(self.ages.tag(moment.at));
         let slot = address.map_or(slot, |address| slot.at_address(address));
-        self.table.insert(slot, self.ages);
+        match vacancy {
+            Some(vacancy) => self.table.fill(vacancy, slot, self.ages),
+            None => self.table.insert(slot, self.ages),
+        }
         self.counts.add(moment.at);
         Ok(())
     }

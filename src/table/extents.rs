@@ -15,19 +15,21 @@
 //! page number, a shard that grew by 15 pages touched 15 huge pages, all of
 //! which the system had to clear within one check: 89 ms at 26 M keys.)
 //!
-//! Extents are mapped when the first shard grows into them and unmapped when
-//! the last one has left. All `unsafe` of table memory is in this file.
+//! Extents are mapped when the first shard grows into them. When the last one
+//! has left, their memory goes back to the system, but the addresses stay
+//! theirs: whoever glances at a line without its shard's lock finds it mapped
+//! whatever became of the shard meanwhile. All `unsafe` of table memory is in
+//! this file.
 
 // The one place where table memory becomes references.
 #![expect(unsafe_code, reason = "shards own disjoint pages of shared maps; see `Pages`")]
 
-use super::line::Line;
-use super::page::Page;
+use super::page::{Glance, Page};
 use crate::memory::Budget;
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::{MmapMut, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 use std::fmt;
-use std::ptr;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -48,11 +50,8 @@ pub(crate) struct Extents {
 }
 
 /// Where the shards have their page of one number: the first shard's page is
-/// at `first` (null while not mapped), the next one's `stride` pages later.
-///
-/// `Relaxed`: both are stored under the lock of `extents`, and whoever reads
-/// them to reach a page has since held that lock in `acquire`. A prefetch may
-/// read anything, since it reaches nothing.
+/// at `first` (null until mapped), the next one's `stride` pages later. Set
+/// once.
 #[repr(C)]
 struct PagePlace {
     first: AtomicPtr<Page>,
@@ -61,14 +60,16 @@ struct PagePlace {
 
 impl PagePlace {
     #[inline]
-    fn of_shard(&self, shard: u32) -> *mut Page {
+    fn of_shard(&self, shard: u32) -> Option<NonNull<Page>> {
+        // Acquire: the stride, and the map itself, were there before.
+        let first = NonNull::new(self.first.load(Ordering::Acquire))?;
         let stride = self.stride.load(Ordering::Relaxed);
-        self.first.load(Ordering::Relaxed).wrapping_add(stride * shard as usize)
+        NonNull::new(first.as_ptr().wrapping_add(stride * shard as usize))
     }
 
     fn set(&self, first: *mut Page, stride: usize) {
-        self.first.store(first, Ordering::Relaxed);
         self.stride.store(stride, Ordering::Relaxed);
+        self.first.store(first, Ordering::Release);
     }
 }
 
@@ -76,10 +77,22 @@ impl PagePlace {
 struct Extent {
     first: u32,
     end: u32,
-    /// Number of shards that own a page in it.
+    /// Number of shards that own a page in it. Without any, it holds no memory.
     users: u32,
     bytes: u64,
-    _map: MmapRaw,
+    map: MmapRaw,
+}
+
+impl Extent {
+    /// Gives the memory back to the system, and keeps the addresses.
+    fn release_memory(&self) {
+        // SAFETY: no shard owns a page in here, so all of it is zero, and it
+        // stays zero or becomes so again.
+        //
+        // The map was made whole by `map_aligned`; on any failure the memory
+        // merely stays.
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
+    }
 }
 
 impl Extents {
@@ -101,14 +114,15 @@ impl Extents {
         shards as u64 * PAGE_BYTES as u64
     }
 
-    /// Asks the processor to fetch a line that will be needed soon. Any
-    /// arguments are fine: a wrong address fetches a line in vain.
+    /// A shard's page, to glance at without the shard's lock. It may belong to
+    /// the shard no longer, or not yet: then it is empty.
     #[inline]
-    pub(crate) fn prefetch(&self, shard: u32, page: u32, line: u32) {
-        if let Some(place) = self.places.get(page as usize) {
-            let page = place.of_shard(shard);
-            prefetch(page.cast::<Line>().wrapping_add(line as usize));
-        }
+    pub(crate) fn glance(&self, shard: u32, page: u32) -> Option<Glance<'_>> {
+        debug_assert!(shard < self.shards);
+        let page = self.places.get(page as usize)?.of_shard(shard)?;
+        // SAFETY: the extent is mapped and stays so as long as `self`; zeroed
+        // memory is a valid `Page`; all writes to it, by whom ever, are atomic.
+        Some(Glance::new(unsafe { page.as_ref() }))
     }
 
     /// Lets one shard, which has `from` pages, have `to`. Returns how many it
@@ -116,21 +130,33 @@ impl Extents {
     fn acquire(&self, from: u32, to: u32) -> u32 {
         let to = to.min(MAX_PAGES);
         let mut extents = self.extents.lock();
-        let mapped = extents.last().map_or(0, |last| last.end);
-        let top = if mapped < to { self.map_up_to(&mut extents, mapped, to) } else { to };
+        let mut top = self.reserve_up_to(&mut extents, to);
+        if top < to && extents.last().map_or(0, |last| last.end) == top {
+            top = self.map_up_to(&mut extents, top, to);
+        }
         count_users(&mut extents, from, top, |users| *users += 1);
         top
+    }
+
+    /// Reserves the memory of mapped extents without users that the pages up
+    /// to `to` come to lie in. Up to where there is memory then.
+    fn reserve_up_to(&self, extents: &mut [Extent], to: u32) -> u32 {
+        for extent in extents.iter().filter(|extent| extent.first < to && extent.users == 0) {
+            if !self.budget.try_reserve(extent.bytes) {
+                return extent.first;
+            }
+        }
+        extents.last().map_or(0, |last| last.end).min(to)
     }
 
     /// Takes one shard's pages from `to` up to `from` back.
     fn release(&self, from: u32, to: u32) {
         let mut extents = self.extents.lock();
         count_users(&mut extents, to, from, |users| *users -= 1);
-        while let Some(unused) = extents.pop_if(|extent| extent.users == 0) {
-            for place in &self.places[unused.first as usize..unused.end as usize] {
-                place.set(ptr::null_mut(), 0);
-            }
-            self.budget.release(unused.bytes);
+        let left = extents.iter().rev().take_while(|extent| extent.end > to && extent.users == 0);
+        for extent in left.filter(|extent| (to..from).contains(&extent.first)) {
+            extent.release_memory();
+            self.budget.release(extent.bytes);
         }
     }
 
@@ -160,7 +186,7 @@ impl Extents {
         for (offset, place) in self.places[first as usize..end as usize].iter().enumerate() {
             place.set(start.wrapping_add(offset), stride);
         }
-        Some(Extent { first, end, users: 0, bytes, _map: map })
+        Some(Extent { first, end, users: 0, bytes, map })
     }
 }
 
@@ -236,8 +262,10 @@ pub(crate) fn prefetch<T>(_address: *const T) {}
 /// `Extents::new` makes exactly one `Pages` per shard number, it cannot be
 /// cloned, and each (shard, page number) has a place of its own: so two `Pages`
 /// never reach the same page, and within one, the borrow checker does the rest.
-/// Pages up to `len` stay mapped while this shard is counted as a user of
-/// their extent. Pages not owned by any shard are zero.
+/// Pages up to `len` keep their memory while this shard is counted as a user of
+/// their extent. Pages not owned by any shard are zero. Others may glance at
+/// pages without owning them, so there is never a `&mut Page`: the words are
+/// atomic, and only the owner writes them.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pages {
@@ -269,31 +297,12 @@ impl Pages {
     /// The page of this number.
     #[inline]
     pub(crate) fn page(&self, number: u32) -> &Page {
-        let pointer = self.place(number);
-        // SAFETY: `place` checked that this share owns the page (see the type)
-        // and that its extent is mapped; zeroed memory is a valid `Page`. The
-        // result borrows `self`, so no `&mut` to the page exists.
-        unsafe { &*pointer }
-    }
-
-    /// The page of this number, to change.
-    #[inline]
-    pub(crate) fn page_mut(&mut self, number: u32) -> &mut Page {
-        let pointer = self.place(number);
-        // SAFETY: as in `page`; the result borrows `self` mutably, so no other
-        // reference to the page exists.
-        unsafe { &mut *pointer }
-    }
-
-    /// Empties a page and returns what it held.
-    pub(crate) fn take(&mut self, number: u32) -> Page {
-        std::mem::replace(self.page_mut(number), Page::EMPTY)
-    }
-
-    #[inline]
-    fn place(&self, number: u32) -> *mut Page {
         assert!(number < self.len, "a page beyond the shard's end");
-        self.extents.places[number as usize].of_shard(self.shard)
+        let place = self.extents.places[number as usize].of_shard(self.shard);
+        let page = place.expect("pages up to `len` are mapped");
+        // SAFETY: this share owns the page (see the type), its extent is mapped
+        // and stays so, and zeroed memory is a valid `Page`.
+        unsafe { page.as_ref() }
     }
 
     pub(crate) fn budget(&self) -> &Budget {
@@ -322,7 +331,7 @@ mod tests {
             for page in 0..3 {
                 assert!(share.page(page).lines()[63].slots().all(|slot| slot == Slot::EMPTY));
                 let slot = Slot::of_fingerprint((shard as u64) << 48 | u64::from(page) << 40);
-                share.page_mut(page).lines_mut()[63].set_slot(7, slot);
+                share.page(page).lines()[63].set_slot(7, slot);
             }
         }
         for (shard, share) in shares.iter().enumerate() {
@@ -352,8 +361,8 @@ mod tests {
         let (_extents, mut shares) = Extents::new(2, budget(None));
         shares[0].grow(2);
         shares[1].grow(2);
-        shares[0].page_mut(1).lines_mut()[5].set_slot(1, MARK);
-        assert_eq!(shares[0].take(1).lines()[5].slots().next(), Some(MARK));
+        shares[0].page(1).lines()[5].set_slot(1, MARK);
+        shares[0].page(1).lines()[5].set_slot(1, Slot::EMPTY);
         shares[0].shrink(1);
         shares[0].grow(2);
         assert_eq!(shares[0].page(1).lines()[5].slots().next(), Some(Slot::EMPTY));

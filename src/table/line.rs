@@ -17,6 +17,7 @@
 
 use super::probe::{self, Words};
 use crate::time::Bucket;
+use std::sync::atomic::Ordering;
 
 /// Words in a line: the header, then the slots.
 pub(super) const WORDS: usize = 8;
@@ -139,6 +140,7 @@ pub(crate) struct Ages {
 impl Ages {
     /// Reads tags of buckets up to `newest`, of which those before `low` are
     /// dead.
+    #[inline]
     pub(crate) fn new(newest: Bucket, low: Bucket, tags: u8) -> Self {
         let live = (newest.since(low) + 1).clamp(0, i64::from(tags)) as u8;
         Self { newest, newest_tag: tag_of(newest, tags), tags, live }
@@ -200,8 +202,14 @@ impl Ages {
     }
 }
 
+#[inline]
 fn tag_of(bucket: Bucket, tags: u8) -> u8 {
-    1 + bucket.0.rem_euclid(i64::from(tags)) as u8
+    let place = match tags {
+        // The usual number, as a constant: a multiplication, not a division.
+        u8::MAX => bucket.0.rem_euclid(i64::from(u8::MAX)),
+        _ => bucket.0.rem_euclid(i64::from(tags)),
+    };
+    1 + place as u8
 }
 
 /// What a line knows of the keys that belong to it and lie elsewhere.
@@ -247,7 +255,10 @@ impl Header {
 }
 
 /// 64 bytes of table memory, one cache line: a header, and then the slots.
-#[derive(Clone, Copy, Debug)]
+///
+/// The words are atomic so that a line can be *glanced at* without its shard's
+/// lock; everything else is done by whoever holds the lock.
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line {
     words: Words,
@@ -259,7 +270,15 @@ const HEADER: usize = 0;
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 impl Line {
-    pub(crate) const EMPTY: Self = Self { words: [0; WORDS] };
+    #[inline]
+    fn word(&self, index: usize) -> u64 {
+        self.words[index].load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set_word(&self, index: usize, word: u64) {
+        self.words[index].store(word, Ordering::Relaxed);
+    }
 
     /// The slots that agree with `want` and are live, with their places.
     #[inline]
@@ -270,8 +289,33 @@ impl Line {
         ages: Ages,
     ) -> impl Iterator<Item = (usize, Slot)> {
         probe::agreeing(&self.words, want, identity)
-            .map(|index| (index, Slot(self.words[index])))
+            .map(|index| (index, Slot(self.word(index))))
             .filter(move |(_, slot)| ages.is_live(slot.tag()))
+    }
+
+    /// The place of a slot with the fingerprint of `want`, in whatever bucket.
+    /// Needs no lock: each word is read at a moment of its own.
+    #[inline]
+    pub(super) fn glimpse(&self, want: Slot) -> Option<u8> {
+        // A sum that carries, from the last word to the first: two instructions
+        // a word less than shifting each into its place.
+        let is_it = |index| self.word(index) ^ want.word() <= TAG_BITS;
+        let seen =
+            (1..WORDS).rev().fold(0_u32, |seen, index| seen + seen + u32::from(is_it(index)));
+        (seen != 0).then_some(1 + seen.trailing_zeros() as u8)
+    }
+
+    /// The slot at a place. Needs no lock.
+    #[inline]
+    pub(super) fn slot(&self, index: u8) -> Slot {
+        Slot(self.word(usize::from(index) % WORDS))
+    }
+
+    /// Might a key that belongs here lie, or come to lie, in another line?
+    /// Needs no lock; a guess.
+    #[inline]
+    pub(super) fn seems_full(&self) -> bool {
+        self.word(SLOTS) != 0
     }
 
     /// The place of a slot that is empty or dead, if there is one.
@@ -282,44 +326,59 @@ impl Line {
 
     #[cfg(test)]
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.words.into_iter().skip(1).map(Slot)
+        (1..WORDS).map(|index| Slot(self.word(index)))
     }
 
     /// Puts a slot into a place that `matches` or `free_slot` gave.
     #[inline]
-    pub(crate) fn set_slot(&mut self, index: usize, slot: Slot) {
+    pub(crate) fn set_slot(&self, index: usize, slot: Slot) {
         debug_assert_ne!(index, HEADER);
-        self.words[index] = slot.0;
+        self.set_word(index, slot.0);
     }
 
     /// Empties the first live slot; what it held.
-    pub(crate) fn take_live(&mut self, ages: Ages) -> Option<Slot> {
+    pub(crate) fn take_live(&self, ages: Ages) -> Option<Slot> {
         let index = probe::live(&self.words, ages).next()?;
-        Some(Slot(std::mem::take(&mut self.words[index])))
+        let slot = Slot(self.word(index));
+        self.set_slot(index, Slot::EMPTY);
+        Some(slot)
+    }
+
+    /// Empties the line; the live slots that it held.
+    pub(crate) fn take(&self, ages: Ages) -> impl Iterator<Item = Slot> + use<> {
+        let live = probe::live(&self.words, ages);
+        let held: [u64; WORDS] = std::array::from_fn(|index| self.word(index));
+        (0..WORDS).for_each(|index| self.set_word(index, 0));
+        live.map(move |index| Slot(held[index]))
     }
 
     /// Shows each live slot to `visit`, which may change it.
     #[inline]
-    pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
+    pub(crate) fn for_each_live(&self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
         for index in probe::live(&self.words, ages) {
-            let mut slot = Slot(self.words[index]);
+            let mut slot = Slot(self.word(index));
             visit(&mut slot);
-            self.words[index] = slot.0;
+            self.set_slot(index, slot);
         }
     }
 
     fn header(&self) -> Header {
-        Header(self.words[HEADER])
+        Header(self.word(HEADER))
     }
 
-    fn change_header(&mut self, change: impl FnOnce(&mut Header)) {
+    fn change_header(&self, change: impl FnOnce(&mut Header)) {
         let mut header = self.header();
         change(&mut header);
-        self.words[HEADER] = header.0;
+        self.set_word(HEADER, header.0);
+    }
+
+    /// No key that belongs here lies elsewhere.
+    #[inline]
+    pub(super) fn holds_all_its_keys(&self) -> bool {
+        self.header() == Header(0)
     }
 
     /// Might a key of `code` that belongs here lie in another line?
-    #[inline]
     pub(crate) fn may_have_spilled(&self, code: Code, ages: Ages) -> bool {
         self.header().says(SPILLED_UNTIL, code.spilled_bit(), ages)
     }
@@ -331,21 +390,21 @@ impl Line {
     }
 
     /// Notes that a key that belongs here lies in another line.
-    pub(crate) fn note_spilled(&mut self, slot: Slot, ages: Ages) {
+    pub(crate) fn note_spilled(&self, slot: Slot, ages: Ages) {
         let bit = slot.code().spilled_bit();
         self.change_header(|header| header.note(SPILLED_UNTIL, bit, slot.tag(), ages));
     }
 
     /// Notes that a key that belongs here lies in the stash.
-    pub(crate) fn note_stashed(&mut self, slot: Slot, ages: Ages) {
+    pub(crate) fn note_stashed(&self, slot: Slot, ages: Ages) {
         let bit = slot.code().stashed_bit();
         self.change_header(|header| header.note(STASHED_UNTIL, bit, slot.tag(), ages));
     }
 
     /// Empties dead slots and forgets dead notes.
-    pub(crate) fn clear_dead(&mut self, ages: Ages) {
+    pub(crate) fn clear_dead(&self, ages: Ages) {
         for index in probe::live(&self.words, ages).not() {
-            self.words[index] = 0;
+            self.set_slot(index, Slot::EMPTY);
         }
         self.change_header(|header| {
             header.clear_if_dead(SPILLED_UNTIL, ages);
@@ -395,7 +454,7 @@ mod tests {
         let early = ages(10, 5, 255);
         let a = Slot::of_fingerprint(1 << 51).tagged(early.tag(Bucket(9)));
         let b = Slot::of_fingerprint(2 << 51).tagged(early.tag(Bucket(7)));
-        let mut line = Line::EMPTY;
+        let line = Line::default();
         line.note_spilled(a, early);
         line.note_spilled(b, early);
         assert!(line.may_have_spilled(a.code(), early) && line.may_have_spilled(b.code(), early));
@@ -413,7 +472,7 @@ mod tests {
     fn both_notes_are_independent() {
         let ages = ages(3, 0, 255);
         let slot = Slot::of_fingerprint(u64::MAX).tagged(ages.tag(Bucket(3)));
-        let mut line = Line::EMPTY;
+        let line = Line::default();
         line.note_stashed(slot, ages);
         assert!(line.may_have_stashed(slot.code(), ages));
         assert!(!line.may_have_spilled(slot.code(), ages));

@@ -21,10 +21,11 @@ pub(crate) use blocks::{BlockPool, NoRoom};
 pub(crate) use extents::{Extents, prefetch};
 pub(crate) use keys::Keys;
 pub(crate) use line::{Ages, Identity, Slot};
+pub(crate) use page::{Glance, Vacancy};
 
 use extents::Pages;
 use line::{Code, Line, SLOTS};
-use page::{Found, InPage, LINES, Page, home_line};
+use page::{Found, InPage, LINES, Page};
 use stash::Stash;
 
 /// Slots in a page.
@@ -60,10 +61,10 @@ fn home_page(code: Code, pages: u32) -> u32 {
     ((u64::from(code.0) * u64::from(pages)) >> Code::BITS) as u32
 }
 
-/// The page and line in which a slot belongs in a table of `pages`.
+/// The number of the page in which a slot belongs in a table of `pages`.
 #[inline]
-pub(crate) fn home(slot: Slot, pages: u32) -> (u32, u32) {
-    (home_page(slot.code(), pages), home_line(slot.code()))
+pub(crate) fn home(slot: Slot, pages: u32) -> u32 {
+    home_page(slot.code(), pages)
 }
 
 impl Table {
@@ -81,7 +82,7 @@ impl Table {
     }
 
     /// Finds a live slot that agrees with `want` and that `accept` takes for
-    /// the key's own.
+    /// the key's own; or else where it can be put. The table must have a page.
     #[inline]
     pub(crate) fn find(
         &self,
@@ -89,16 +90,13 @@ impl Table {
         identity: Identity,
         ages: Ages,
         mut accept: impl FnMut(Slot) -> bool,
-    ) -> Option<(Place, Slot)> {
-        let pages = self.pages.len();
-        if pages == 0 {
-            return None;
-        }
-        let page = self.pages.page(home_page(want.code(), pages));
-        match page.find(want, identity, ages, &mut accept) {
-            Found::At(place, slot) => Some((Place::Page(place), slot)),
-            Found::Nowhere => None,
-            Found::PerhapsStashed => self.find_stashed(want, identity, ages, accept),
+    ) -> Result<(Place, Slot), Vacancy> {
+        match self.home_page(want).find(want, identity, ages, &mut accept) {
+            Found::At(place, slot) => Ok((Place::Page(place), slot)),
+            Found::Nowhere(vacancy) => Err(vacancy),
+            Found::PerhapsStashed(vacancy) => {
+                self.find_stashed(want, identity, ages, accept).ok_or(vacancy)
+            }
         }
     }
 
@@ -115,15 +113,23 @@ impl Table {
     }
 
     /// Puts a tagged slot where it belongs. The table must have a page.
-    #[inline]
     pub(crate) fn insert(&mut self, slot: Slot, ages: Ages) {
         self.insert_within(self.pages.len(), slot, ages);
+    }
+
+    /// Puts a tagged slot where `find` said that it can be put; nothing may
+    /// have been put into the table since.
+    #[inline]
+    pub(crate) fn fill(&mut self, vacancy: Vacancy, slot: Slot, ages: Ages) {
+        if !self.home_page(slot).fill(vacancy, slot, ages) {
+            self.stash.push(slot, self.pages.budget());
+        }
     }
 
     /// Puts a slot where it belongs in a table of so many pages.
     #[inline]
     fn insert_within(&mut self, pages: u32, slot: Slot, ages: Ages) {
-        let page = self.pages.page_mut(home_page(slot.code(), pages));
+        let page = self.pages.page(home_page(slot.code(), pages));
         if !page.insert(slot, ages) {
             self.stash.push(slot, self.pages.budget());
         }
@@ -133,7 +139,7 @@ impl Table {
     /// another address.
     #[inline]
     pub(crate) fn replace(&mut self, place: Place, slot: Slot, ages: Ages) {
-        let page = self.home_page_mut(slot);
+        let page = self.home_page(slot);
         match place {
             Place::Page(place) => page.replace(place, slot, ages),
             Place::Stash { index } => {
@@ -146,19 +152,19 @@ impl Table {
     /// Empties the slot at `place`, where `slot` was found.
     pub(crate) fn remove(&mut self, place: Place, slot: Slot) {
         match place {
-            Place::Page(place) => self.home_page_mut(slot).remove(place),
+            Place::Page(place) => self.home_page(slot).remove(place),
             Place::Stash { index } => self.stash.remove(index),
         }
     }
 
     #[inline]
-    fn home_page_mut(&mut self, slot: Slot) -> &mut Page {
-        self.pages.page_mut(home_page(slot.code(), self.pages.len()))
+    fn home_page(&self, slot: Slot) -> &Page {
+        self.pages.page(home_page(slot.code(), self.pages.len()))
     }
 
     /// A line by its number through all pages.
-    fn line_mut(&mut self, line: u32) -> &mut Line {
-        &mut self.pages.page_mut(line / LINES).lines_mut()[(line % LINES) as usize]
+    fn line(&self, line: u32) -> &Line {
+        &self.pages.page(line / LINES).lines()[(line % LINES) as usize]
     }
 
     /// Clears dead slots in the next `1 / parts` of the lines, `times` over,
@@ -168,7 +174,7 @@ impl Table {
         let lines = i64::from(self.lines());
         let due = times.saturating_mul(lines.div_euclid(parts) + 1).min(lines);
         for _ in 0..due {
-            self.line_mut(self.cursor).clear_dead(ages);
+            self.line(self.cursor).clear_dead(ages);
             self.cursor = (self.cursor + 1) % self.lines();
         }
     }
@@ -198,9 +204,12 @@ impl Table {
     fn rewrite(&mut self, order: impl Iterator<Item = u32>, pages: u32, ages: Ages) {
         let stashed = self.stash.take(self.pages.budget());
         self.cursor = 0;
+        let mut held = [Slot::EMPTY; SLOTS_PER_PAGE as usize];
         for page in order {
-            for line in self.pages.take(page).lines_mut() {
-                line.for_each_live(ages, |slot| self.insert_within(pages, *slot, ages));
+            let live = self.pages.page(page).lines().iter().flat_map(|line| line.take(ages));
+            let count = held.iter_mut().zip(live).map(|(place, slot)| *place = slot).count();
+            for slot in &held[..count] {
+                self.insert_within(pages, *slot, ages);
             }
         }
         for slot in stashed.into_iter().filter(|slot| ages.is_live(slot.tag())) {
@@ -217,7 +226,7 @@ impl Table {
             return Some(slot);
         }
         for _ in 0..self.lines() {
-            let line = self.line_mut(self.cursor);
+            let line = self.line(self.cursor);
             if let Some(slot) = line.take_live(ages) {
                 return Some(slot);
             }
@@ -237,7 +246,7 @@ impl Table {
     /// Visits every live slot, to read or to change its address.
     pub(crate) fn for_each_live(&mut self, ages: Ages, mut visit: impl FnMut(&mut Slot)) {
         for page in 0..self.pages.len() {
-            for line in self.pages.page_mut(page).lines_mut() {
+            for line in self.pages.page(page).lines() {
                 line.for_each_live(ages, &mut visit);
             }
         }
@@ -269,9 +278,10 @@ mod tests {
     }
 
     fn finds(table: &Table, slot: Slot, ages: Ages) -> bool {
-        table
-            .find(slot, Identity::FINGERPRINT, ages, |_| true)
-            .is_some_and(|(_, found)| found == slot)
+        table.pages() > 0
+            && table
+                .find(slot, Identity::FINGERPRINT, ages, |_| true)
+                .is_ok_and(|(_, found)| found == slot)
     }
 
     #[test]

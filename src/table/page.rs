@@ -5,6 +5,7 @@
 //! these are depends on the key's code alone, not on the size of the table: a
 //! key that moves to another page keeps its place in it.
 
+use super::extents::prefetch;
 use super::line::{Ages, Code, Identity, Line, Slot};
 
 /// Lines in a page.
@@ -17,7 +18,7 @@ pub(crate) const LINES: u32 = 64;
 pub(super) const ALTERNATES: u32 = 3;
 
 /// 4 KiB of table memory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[repr(C, align(4096))]
 pub(crate) struct Page {
     lines: [Line; LINES as usize],
@@ -37,8 +38,15 @@ pub(crate) struct InPage {
 pub(crate) enum Found {
     At(InPage, Slot),
     /// Not in the page; perhaps in the stash.
-    PerhapsStashed,
-    Nowhere,
+    PerhapsStashed(Vacancy),
+    Nowhere(Vacancy),
+}
+
+/// Where a key that was not found can be put, as long as nothing else is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vacancy {
+    /// A free place in its home line.
+    at_home: Option<u8>,
 }
 
 /// The lines in which keys of one code belong.
@@ -68,8 +76,6 @@ pub(super) const fn home_line(code: Code) -> u32 {
 }
 
 impl Page {
-    pub(super) const EMPTY: Self = Self { lines: [Line::EMPTY; LINES as usize] };
-
     /// Finds a live slot that agrees with `want` and that `accept` takes for
     /// the key's own. One line, unless the home says that some of its keys of
     /// this kind lie elsewhere.
@@ -82,21 +88,25 @@ impl Page {
         mut accept: impl FnMut(Slot) -> bool,
     ) -> Found {
         let home = Home::of(want.code());
-        let home_line = &self.lines[home.line as usize];
+        let line = &self.lines[home.line as usize];
         if let Some(found) = self.find_in(home.line as usize, want, identity, ages, &mut accept) {
             return found;
         }
-        if home_line.may_have_spilled(want.code(), ages) {
+        let vacancy = Vacancy { at_home: line.free_slot(ages).map(|index| index as u8) };
+        if line.holds_all_its_keys() {
+            return Found::Nowhere(vacancy);
+        }
+        if line.may_have_spilled(want.code(), ages) {
             for line in home.alternates() {
                 if let Some(found) = self.find_in(line, want, identity, ages, &mut accept) {
                     return found;
                 }
             }
         }
-        if home_line.may_have_stashed(want.code(), ages) {
-            return Found::PerhapsStashed;
+        if line.may_have_stashed(want.code(), ages) {
+            return Found::PerhapsStashed(vacancy);
         }
-        Found::Nowhere
+        Found::Nowhere(vacancy)
     }
 
     #[inline]
@@ -120,19 +130,29 @@ impl Page {
     /// alternate has room: then the home notes that it is in the stash.
     #[inline]
     #[must_use]
-    pub(super) fn insert(&mut self, slot: Slot, ages: Ages) -> bool {
+    pub(super) fn insert(&self, slot: Slot, ages: Ages) -> bool {
+        let line = &self.lines[home_line(slot.code()) as usize];
+        let at_home = line.free_slot(ages).map(|index| index as u8);
+        self.fill(Vacancy { at_home }, slot, ages)
+    }
+
+    /// Puts a tagged slot where a look-up said that it can be put; else as
+    /// `insert`.
+    #[inline]
+    #[must_use]
+    pub(super) fn fill(&self, vacancy: Vacancy, slot: Slot, ages: Ages) -> bool {
         let home = Home::of(slot.code());
-        let line = &mut self.lines[home.line as usize];
-        match line.free_slot(ages) {
+        match vacancy.at_home {
             Some(index) => {
-                line.set_slot(index, slot);
+                self.lines[home.line as usize].set_slot(index.into(), slot);
                 true
             }
             None => self.insert_elsewhere(home, slot, ages),
         }
     }
 
-    fn insert_elsewhere(&mut self, home: Home, slot: Slot, ages: Ages) -> bool {
+    #[cold]
+    fn insert_elsewhere(&self, home: Home, slot: Slot, ages: Ages) -> bool {
         for line in home.alternates() {
             if let Some(index) = self.lines[line].free_slot(ages) {
                 self.lines[line].set_slot(index, slot);
@@ -145,14 +165,14 @@ impl Page {
     }
 
     /// Notes at its home that a key is in the stash.
-    pub(super) fn note_stashed(&mut self, slot: Slot, ages: Ages) {
+    pub(super) fn note_stashed(&self, slot: Slot, ages: Ages) {
         self.lines[home_line(slot.code()) as usize].note_stashed(slot, ages);
     }
 
     /// Replaces a slot by the same key in another bucket or at another
     /// address.
     #[inline]
-    pub(super) fn replace(&mut self, at: InPage, slot: Slot, ages: Ages) {
+    pub(super) fn replace(&self, at: InPage, slot: Slot, ages: Ages) {
         self.lines[usize::from(at.line)].set_slot(at.index.into(), slot);
         let home = home_line(slot.code());
         if u32::from(at.line) != home {
@@ -161,17 +181,60 @@ impl Page {
     }
 
     /// Empties a slot.
-    pub(super) fn remove(&mut self, at: InPage) {
+    pub(super) fn remove(&self, at: InPage) {
         self.lines[usize::from(at.line)].set_slot(at.index.into(), Slot::EMPTY);
     }
 
     #[inline]
-    pub(super) fn lines_mut(&mut self) -> &mut [Line; LINES as usize] {
-        &mut self.lines
-    }
-
-    #[cfg(test)]
     pub(super) fn lines(&self) -> &[Line; LINES as usize] {
         &self.lines
+    }
+}
+
+/// What can be read of a page without its shard's lock.
+///
+/// Single words are read, each at a moment of its own: a slot that was found
+/// was in the shard's table then, and nothing follows from one that was not.
+#[derive(Clone, Copy)]
+pub(crate) struct Glance<'a>(&'a Page);
+
+impl<'a> Glance<'a> {
+    pub(super) const fn new(page: &'a Page) -> Self {
+        Self(page)
+    }
+
+    #[inline]
+    fn home(self, want: Slot) -> &'a Line {
+        &self.0.lines[home_line(want.code()) as usize]
+    }
+
+    /// Asks the processor to fetch the home line of a key.
+    #[inline]
+    pub(crate) fn prefetch_home(self, want: Slot) {
+        prefetch(self.home(want));
+    }
+
+    /// The place in its home line of a slot with the fingerprint of `want`.
+    #[inline]
+    pub(crate) fn find(self, want: Slot) -> Option<u8> {
+        self.home(want).glimpse(want)
+    }
+
+    /// The slot at a place in the home line of a key.
+    #[inline]
+    pub(crate) fn slot(self, want: Slot, place: u8) -> Slot {
+        self.home(want).slot(place)
+    }
+
+    /// Asks the processor to fetch where a key would lie that is not in its
+    /// home line, if it seems that it could.
+    #[inline]
+    pub(crate) fn prefetch_alternate(self, want: Slot) {
+        if self.home(want).seems_full() {
+            let mut alternates = Home::of(want.code()).alternates();
+            if let Some(line) = alternates.next() {
+                prefetch(&raw const self.0.lines[line]);
+            }
+        }
     }
 }

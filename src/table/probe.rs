@@ -6,6 +6,7 @@
 //! part of every x86-64 processor, so it needs no detection and is inlined.
 
 use super::line::{Ages, Identity, Slot, WORDS};
+use std::sync::atomic::AtomicU64;
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 pub(super) use generic::{agreeing, live};
@@ -13,7 +14,11 @@ pub(super) use generic::{agreeing, live};
 pub(super) use sse2::{agreeing, live};
 
 /// The words of a line: its header, then its slots.
-pub(super) type Words = [u64; WORDS];
+///
+/// Written under the lock of their shard alone, word by word, because others
+/// may look at them without it; so whoever holds the lock may read them in any
+/// way.
+pub(super) type Words = [AtomicU64; WORDS];
 
 /// A set of slots of a line: bit `2 * word` for each. Two bits a word is what
 /// comes out of the vector unit, and counting zeros does not mind.
@@ -55,6 +60,7 @@ impl Iterator for Mask {
 #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 mod generic {
     use super::{Ages, Identity, Mask, Slot, Words};
+    use std::sync::atomic::Ordering;
 
     pub(crate) fn agreeing(words: &Words, want: Slot, identity: Identity) -> Mask {
         mask(words, |slot| slot.agrees(want, identity))
@@ -65,9 +71,9 @@ mod generic {
     }
 
     fn mask(words: &Words, is_in: impl Fn(Slot) -> bool) -> Mask {
-        let bit =
-            |(index, word): (usize, &u64)| u32::from(is_in(Slot::of_word(*word))) << (2 * index);
-        Mask::of_bits(words.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit))
+        let is_in = |index: usize| is_in(Slot::of_word(words[index].load(Ordering::Relaxed)));
+        let bit = |index: usize| u32::from(is_in(index)) << (2 * index);
+        Mask::of_bits((0..words.len()).map(bit).fold(0, |bits, bit| bits | bit))
     }
 }
 
@@ -141,8 +147,9 @@ mod sse2 {
     #[expect(clippy::cast_ptr_alignment, reason = "the unaligned load asks for no alignment")]
     fn load(words: &Words) -> [__m128i; 4] {
         let first = words.as_ptr().cast::<__m128i>();
-        // SAFETY: the words are 64 readable bytes, four vectors. Unaligned loads
-        // cost nothing on an aligned line.
+        // SAFETY: the words are 64 readable bytes, four vectors, and nobody
+        // writes them meanwhile: the caller holds the shard's lock. Unaligned
+        // loads cost nothing on an aligned line.
         [0, 1, 2, 3].map(|pair| unsafe { _mm_loadu_si128(first.add(pair)) })
     }
 }
@@ -172,7 +179,7 @@ mod tests {
             tags in 8_u8..=255,
         ) {
             let word = |(high, low, tag): (u64, u64, u64)| high << 40 | low << 8 | (tag % (u64::from(tags) + 1));
-            let line = words.map(word);
+            let line = words.map(|parts| AtomicU64::new(word(parts)));
             let want = Slot::of_word(word((want.0, want.1, 0)));
             for identity in [Identity::FINGERPRINT, Identity::CODE] {
                 prop_assert_eq!(

@@ -1,0 +1,85 @@
+//! What is known of a shard without its lock.
+
+use super::Rules;
+use super::state::Moment;
+use crate::table::{Ages, Table};
+use crate::time::Bucket;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+/// How large each shard's table is and how its tags are read. Apart from the
+/// shards, so that it stays in the first-level cache.
+#[derive(Debug)]
+pub(super) struct Heads {
+    pages: Box<[AtomicU32]>,
+    newest: Box<[AtomicI64]>,
+}
+
+impl Heads {
+    pub(super) const BYTES_PER_SHARD: usize = size_of::<AtomicU32>() + size_of::<AtomicI64>();
+
+    pub(super) fn new(count: u32) -> Self {
+        Self {
+            pages: (0..count).map(|_| AtomicU32::new(0)).collect(),
+            newest: (0..count).map(|_| AtomicI64::new(i64::MIN)).collect(),
+        }
+    }
+
+    /// The pages of a shard's table, not long ago. Relaxed: a glance may go to
+    /// any page, and finds the key there or not.
+    #[inline]
+    pub(super) fn pages(&self, shard: usize) -> u32 {
+        self.pages[shard].load(Ordering::Relaxed)
+    }
+
+    /// A shard's newest bucket. Acquire: slots that are read afterwards are no
+    /// older, so that no tag in them stands for a bucket too old for it to
+    /// tell.
+    #[inline]
+    pub(super) fn newest(&self, shard: usize) -> Bucket {
+        Bucket(self.newest[shard].load(Ordering::Acquire))
+    }
+
+    /// Says how a shard is now. To be called under its lock.
+    #[inline]
+    pub(super) fn publish(&self, shard: usize, table: &Table, newest: Bucket) {
+        if self.pages[shard].load(Ordering::Relaxed) != table.pages() {
+            self.pages[shard].store(table.pages(), Ordering::Relaxed);
+        }
+        if self.newest[shard].load(Ordering::Relaxed) != newest.0 {
+            self.newest[shard].store(newest.0, Ordering::Release);
+        }
+    }
+}
+
+/// When a check takes place, and how the tags are read then of a shard that
+/// has come as far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Present {
+    at: Bucket,
+    ages: Ages,
+    is_late: bool,
+}
+
+impl Present {
+    /// At `at`, or at the watermark.
+    #[inline]
+    pub(crate) fn new(rules: &Rules, at: Option<Bucket>) -> Self {
+        let moment = Moment::new(rules, at);
+        let ages = Ages::new(moment.at, rules.unchanged_from(moment.at), rules.tags);
+        Self { at: moment.at, ages, is_late: moment.is_late() }
+    }
+
+    /// How the tags are read of a shard that has come to `newest`: live is what
+    /// matches, and stays as it is.
+    #[inline]
+    pub(super) fn ages(&self, newest: Bucket, rules: &Rules) -> Ages {
+        if newest == self.at && !self.is_late { self.ages } else { self.other_ages(newest, rules) }
+    }
+
+    #[cold]
+    fn other_ages(&self, newest: Bucket, rules: &Rules) -> Ages {
+        let is_unknown = self.is_late || newest < self.at;
+        let low = if is_unknown { newest.plus(1) } else { rules.unchanged_from(self.at) };
+        Ages::new(newest, low, rules.tags)
+    }
+}
