@@ -43,9 +43,11 @@ use cell::Cell;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::{Effort, measure, steps};
+use memory::available_bytes;
 use report::{Measured, Report};
 use std::error::Error;
-use std::path::Path;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::{fs, io};
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("compare: {error}");
+            eprintln!("hapax-compare: {error}");
             ExitCode::from(2)
         }
     }
@@ -64,26 +66,20 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let processors = available_parallelism().map_or(1, usize::from);
     let cells = args.cells(processors)?;
     if args.list {
-        list(&cells);
-        return Ok(());
+        return print(&list(&cells));
     }
     let measured = measure_all(cells, args.effort())?;
     let report = Report::new(&measured, args.effort(), processors);
     let tables = report.tables(&measured);
-    match &args.json {
-        // The tables then must not mix with the figures.
-        Some(file) if file.as_os_str() == "-" => {
-            eprintln!("{tables}");
-            serde_json::to_writer_pretty(io::stdout().lock(), &report)?;
-            println!();
-        }
-        Some(file) => {
-            write_json(file, &report)?;
-            println!("{tables}");
-        }
-        None => println!("{tables}"),
+    let Some(file) = &args.json else { return print(&tables) };
+    let json = serde_json::to_string_pretty(&report)?;
+    if file.as_os_str() == "-" {
+        // The tables must not mix with the figures.
+        eprint!("{tables}");
+        return print(&json);
     }
-    Ok(())
+    fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
+    print(&tables)
 }
 
 fn measure_all(cells: Vec<Cell>, effort: Effort) -> Result<Vec<Measured>, Box<dyn Error>> {
@@ -91,7 +87,7 @@ fn measure_all(cells: Vec<Cell>, effort: Effort) -> Result<Vec<Measured>, Box<dy
     let style = "{bar:30} {pos}/{len} {elapsed_precise} {wide_msg}";
     progress.set_style(ProgressStyle::with_template(style)?);
     let measured = cells.into_iter().map(|cell| {
-        let outcomes = measure(&cell, effort, &progress);
+        let outcomes = measure(&cell, effort, available_bytes(), &progress);
         (cell, outcomes)
     });
     let measured = measured.collect();
@@ -99,18 +95,24 @@ fn measure_all(cells: Vec<Cell>, effort: Effort) -> Result<Vec<Measured>, Box<dy
     Ok(measured)
 }
 
-fn write_json(file: &Path, report: &Report) -> Result<(), Box<dyn Error>> {
-    let json = serde_json::to_string_pretty(report)?;
-    fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()).into())
+/// Writes to standard output; a closed pipe is no error.
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
-fn list(cells: &[Cell]) {
+fn list(cells: &[Cell]) -> String {
+    let mut text = String::new();
     for cell in cells {
-        println!("{}", cell.describe());
+        let _ = writeln!(text, "{}", cell.describe());
         for contender in &cell.contenders {
-            println!("    {} on {}", contender.kind.name(), threads(contender.threads));
+            let _ =
+                writeln!(text, "    {} on {}", contender.kind.name(), threads(contender.threads));
         }
     }
+    text
 }
 
 fn threads(count: usize) -> String {

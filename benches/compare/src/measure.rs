@@ -68,12 +68,18 @@ pub(crate) const fn steps(cell: &Cell, effort: Effort) -> u64 {
     (cell.contenders.len() * (effort.rounds + 1)) as u64
 }
 
-/// Measures every contender of a cell; outcomes in their order.
-pub(crate) fn measure(cell: &Cell, effort: Effort, progress: &ProgressBar) -> Vec<Outcome> {
+/// Measures every contender of a cell that fits in the memory there is, all of
+/// it if that is not known; outcomes in the contenders' order.
+pub(crate) fn measure(
+    cell: &Cell,
+    effort: Effort,
+    available_bytes: Option<u64>,
+    progress: &ProgressBar,
+) -> Vec<Outcome> {
     match cell.key_bytes {
-        8 => Measurement::<8>::new(cell, effort, progress).run(),
-        16 => Measurement::<16>::new(cell, effort, progress).run(),
-        36 => Measurement::<36>::new(cell, effort, progress).run(),
+        8 => Measurement::<8>::new(cell, effort, progress).run(available_bytes),
+        16 => Measurement::<16>::new(cell, effort, progress).run(available_bytes),
+        36 => Measurement::<36>::new(cell, effort, progress).run(available_bytes),
         other => unreachable!("no cell has keys of {other} bytes"),
     }
 }
@@ -102,8 +108,8 @@ impl<'a, const N: usize> Measurement<'a, N> {
         Self { cell, effort, progress, room, random, next_new: FIRST_NEW, rounds: 0 }
     }
 
-    fn run(mut self) -> Vec<Outcome> {
-        let plan = memory::plan(self.cell, self.room.capacity, memory::available_bytes());
+    fn run(mut self, available_bytes: Option<u64>) -> Vec<Outcome> {
+        let plan = memory::plan(self.cell, self.room.capacity, available_bytes);
         let mut outcomes: Vec<Outcome> = plan
             .left_out
             .iter()
@@ -314,7 +320,9 @@ fn check_stream<const N: usize>(engine: &dyn Engine<N>, stream: &Stream<N>) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bars::ratio;
     use crate::cell::cells;
+    use crate::engines::Kind;
 
     const EFFORT: Effort = Effort { rounds: 3, checks: 5_000 };
 
@@ -322,7 +330,7 @@ mod tests {
     fn every_cell_runs_and_is_answered_rightly() {
         for mut cell in cells(2) {
             cell.live_keys = 8_192;
-            let outcomes = measure(&cell, EFFORT, &ProgressBar::hidden());
+            let outcomes = measure(&cell, EFFORT, None, &ProgressBar::hidden());
             assert_eq!(outcomes.len(), cell.contenders.len());
             for (outcome, contender) in outcomes.iter().zip(&cell.contenders) {
                 let name = format!("{} in {}", contender.kind.name(), cell.name);
@@ -331,6 +339,22 @@ mod tests {
                 assert_eq!(outcome.samples.len(), EFFORT.rounds, "{name}");
                 assert_eq!(outcome.wrong_verdicts, 0, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_at_once_runs_in_groups() {
+        let mut cell = cells(2).swap_remove(0);
+        cell.live_keys = 8_192;
+        let available = 9_216 * 200;
+        let outcomes = measure(&cell, EFFORT, Some(available), &ProgressBar::hidden());
+        let rounds: Vec<_> = outcomes.iter().map(|outcome| outcome.samples.len()).collect();
+        assert!(rounds[0] > EFFORT.rounds, "the subject runs with each group: {rounds:?}");
+        for outcome in &outcomes[1..] {
+            let is_moka = outcome.contender.kind == Kind::MokaAhash;
+            assert_eq!(outcome.why_not_run.is_some(), is_moka);
+            assert_eq!(outcome.samples.len(), if is_moka { 0 } else { EFFORT.rounds });
+            assert_eq!(ratio(&outcomes[0], outcome).is_some(), !is_moka);
         }
     }
 

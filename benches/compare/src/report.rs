@@ -244,7 +244,7 @@ mod tests {
         });
         small
             .map(|cell| {
-                let outcomes = measure(&cell, EFFORT, &ProgressBar::hidden());
+                let outcomes = measure(&cell, EFFORT, None, &ProgressBar::hidden());
                 (cell, outcomes)
             })
             .collect()
