@@ -2,7 +2,7 @@
 //! that whatever else the machine does meets them alike.
 
 use crate::cell::{Cell, Contender};
-use crate::engines::{BATCH, Engine, Room};
+use crate::engines::{BATCH, Engine, Kind, Room};
 use crate::memory;
 use crate::stream::{Known, Stream, key};
 use hapax::Verdict;
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-/// Steps of the progress bar that a cell takes at most.
+/// Steps of the progress bar that a cell takes, if all fits in memory at once.
 pub(crate) const fn steps(cell: &Cell, effort: Effort) -> u64 {
     (cell.contenders.len() * (effort.rounds + 1)) as u64
 }
@@ -154,17 +154,25 @@ impl<'a, const N: usize> Measurement<'a, N> {
     fn start(&mut self, contender: Contender) -> Running<N> {
         self.say(contender, "filling");
         let engine = contender.kind.build(self.room);
-        let rolls = contender.kind.rolls();
-        let fill = self.room.live_keys * if rolls { ROLLING_FILLS } else { 1 };
-        for keys in batches(0..fill) {
-            engine.check_all(&keys, &mut [Verdict::Late; BATCH][..keys.len()]);
-        }
+        let filled = self.fill(&*engine, contender.kind);
+        let next_rolling = contender.kind.rolls().then_some(filled);
         let outcome = Outcome::begun(contender);
-        let mut running = Running { engine, next_rolling: rolls.then_some(fill), outcome };
+        let mut running = Running { engine, next_rolling, outcome };
         let passes = self.draw();
         let _ = self.turn(&mut running, &passes);
         self.progress.inc(1);
         running
+    }
+
+    /// Records the live keys; how many numbers were used for that.
+    fn fill(&self, engine: &dyn Engine<N>, kind: Kind) -> u64 {
+        let live_keys = self.room.live_keys;
+        let filled = live_keys * if kind.rolls() { ROLLING_FILLS } else { 1 };
+        record(engine, 0..filled);
+        let surplus = filled..filled + kind.surplus_keys(live_keys);
+        record(engine, surplus.clone());
+        forget(engine, surplus);
+        filled
     }
 
     /// One timed round of one contender.
@@ -255,13 +263,27 @@ impl<const N: usize> Running<N> {
         if self.next_rolling.is_some() {
             return;
         }
-        for keys in streams.iter().flat_map(|stream| batches(stream.new.clone())) {
-            self.engine.forget_all(&keys);
+        for stream in streams {
+            forget(&*self.engine, stream.new.clone());
         }
     }
 
     fn finish(self) -> Outcome {
         Outcome { memory_bytes: self.engine.memory_bytes(), ..self.outcome }
+    }
+}
+
+/// Records the keys of numbers that are new to an engine.
+fn record<const N: usize>(engine: &dyn Engine<N>, numbers: Range<u64>) {
+    for keys in batches(numbers) {
+        engine.check_all(&keys, &mut [Verdict::Late; BATCH][..keys.len()]);
+    }
+}
+
+/// Forgets the keys of numbers.
+fn forget<const N: usize>(engine: &dyn Engine<N>, numbers: Range<u64>) {
+    for keys in batches(numbers) {
+        engine.forget_all(&keys);
     }
 }
 
@@ -322,7 +344,6 @@ mod tests {
     use super::*;
     use crate::bars::ratio;
     use crate::cell::cells;
-    use crate::engines::Kind;
 
     const EFFORT: Effort = Effort { rounds: 3, checks: 5_000 };
 

@@ -18,10 +18,16 @@ pub(super) struct RollingEngine {
     recorded: AtomicU64,
 }
 
+/// How many new keys fill a bucket of a window with so many live keys.
+pub(super) const fn keys_per_bucket(live_keys: u64) -> u64 {
+    let share = live_keys / BUCKETS as u64;
+    if share > BATCH as u64 { share } else { BATCH as u64 }
+}
+
 impl RollingEngine {
     /// Moves on by a bucket with every bucket's share of new keys.
     pub(super) fn rolling(room: Room) -> Self {
-        Self::new(room, (room.live_keys / u64::from(BUCKETS)).max(BATCH as u64))
+        Self::new(room, keys_per_bucket(room.live_keys))
     }
 
     /// The same, but time does not move.
