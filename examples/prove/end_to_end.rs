@@ -1,6 +1,7 @@
 //! The topic `end-to-end`: the command line on a log and in a pipe, the
 //! property run, memory per key, and the README's commands.
 
+use crate::process::output_of;
 use crate::report::{Report, Status, grouped};
 use crate::window_model::WindowModel;
 use crate::{Failure, Options, csv_model, fresh_clone, pipe, property, resident};
@@ -31,17 +32,6 @@ pub(crate) fn hapax() -> Result<PathBuf, Failure> {
     let folder = this.parent().and_then(Path::parent).ok_or("this program lies in no folder")?;
     let hapax = folder.join(format!("hapax{}", std::env::consts::EXE_SUFFIX));
     if hapax.exists() { Ok(hapax) } else { Err("hapax is not built: start scripts/prove".into()) }
-}
-
-/// Runs `command` to its end and gives its standard output.
-fn output_of(command: &mut Command) -> Result<Vec<u8>, Failure> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
-    let message = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{}: {}: {}", program.display(), output.status, message.trim()).into())
 }
 
 fn line_count(bytes: &[u8]) -> u64 {

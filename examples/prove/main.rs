@@ -4,15 +4,20 @@
 //!
 //! A topic is a file with a `run` function and a line in [`TOPICS`].
 
+mod child;
 mod csv_model;
 mod end_to_end;
 mod fresh_clone;
+mod keys;
 mod pipe;
+mod process;
 mod property;
 mod report;
 mod resident;
+mod speed;
 mod window_model;
 
+use child::Work;
 use report::Report;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,14 +25,26 @@ use std::process::ExitCode;
 /// Whatever kept a measure from being taken.
 type Failure = Box<dyn std::error::Error>;
 
-/// One topic: its name, what it is about, and its measures.
+/// One topic: its name, what it is about, and what takes its measures.
 type Topic = (&'static str, &'static str, fn(&Options, &mut Report));
 
-const TOPICS: [Topic; 1] = [(
-    "end-to-end",
-    "the command line and the library on real input, against naive models",
-    end_to_end::run,
-)];
+const TOPICS: [Topic; 7] = [
+    (
+        "end-to-end",
+        "the command line and the library on real input, against naive models",
+        end_to_end::run,
+    ),
+    ("speed", "all of the following", speed::run),
+    ("growth", "latency while a deduper grows", speed::growth::measure),
+    (
+        "throughput",
+        "checks a second beside other packages and the limit",
+        speed::throughput::measure,
+    ),
+    ("sizes", "resident memory a key over many sizes", speed::sizes::measure),
+    ("flood", "memory given back after a flood", speed::flood::measure),
+    ("verdicts", "every verdict of a long stream over many keys", speed::verdicts::measure),
+];
 
 /// How a topic is to be run.
 struct Options {
@@ -41,8 +58,8 @@ struct Options {
 enum Request {
     Help,
     Topic(Topic, Options),
-    /// The child process of [`resident`], with its number of keys.
-    Resident(u64),
+    /// This is a child process of another such program.
+    Child(Work),
 }
 
 fn main() -> ExitCode {
@@ -56,7 +73,7 @@ fn main() -> ExitCode {
             run(&options, &mut report);
             report.finish()
         }
-        Ok(Request::Resident(keys)) => resident::child(keys),
+        Ok(Request::Child(work)) => work.run(),
         Err(problem) => {
             eprintln!("prove: {problem}\n\n{}", help());
             ExitCode::from(2)
@@ -72,10 +89,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Request, String> {
             "-h" | "--help" => return Ok(Request::Help),
             "--full" => options.full = true,
             "--log" => options.log = Some(words.next().ok_or("--log needs a file")?.into()),
-            resident::CHILD_FLAG => {
-                let keys = words.next().and_then(|keys| keys.parse().ok());
-                return keys.map(Request::Resident).ok_or_else(|| format!("{word} needs a number"));
-            }
+            child::FLAG => return Work::parse(words).map(Request::Child),
             name => match TOPICS.iter().find(|topic| topic.0 == name) {
                 Some(found) if topic.is_none() => topic = Some(*found),
                 Some(_) => return Err("one topic at a time".into()),
@@ -121,7 +135,7 @@ mod tests {
 
     #[test]
     fn wrong_use_says_what_is_wrong() {
-        for words in [&["nonsense"][..], &[], &["--log"], &["end-to-end", "end-to-end"]] {
+        for words in [&["nonsense"][..], &[], &["--log"], &["end-to-end", "speed"]] {
             assert!(request(words).is_err());
         }
     }

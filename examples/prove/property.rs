@@ -1,7 +1,7 @@
 //! The property run: the test `soak`, in release.
 
+use crate::process;
 use crate::report::{Report, Status, grouped};
-use std::process::Command;
 
 const FULL_CHECKS: u64 = 100_000_000;
 const SHORT_CHECKS: u64 = 2_000_000;
@@ -10,7 +10,7 @@ pub(crate) fn measure(full: bool, report: &mut Report) {
     let wanted = if full { FULL_CHECKS } else { SHORT_CHECKS };
     let bar = format!("{} checks, none broken", grouped(FULL_CHECKS));
     report.take("property run against the naive model", &bar, || {
-        let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let output = process::cargo()
             .args(["test", "--quiet", "--release", "--test", "soak", "--", "--nocapture"])
             .env("HAPAX_PROPERTY_CHECKS", wanted.to_string())
             .output()?;
