@@ -13,14 +13,14 @@ use crate::verdict::Verdict;
 /// How many keys ahead of its check a key is hashed and its memory asked for:
 /// more than the line fill buffers of a core (10 to 24), few enough to stay in
 /// the first-level cache.
-const AHEAD: usize = 24;
+const AHEAD: usize = 32;
 
 /// Keys in the ring.
 const RING: usize = AHEAD + STEP;
 
 /// Keys that go on together: their lines, fetched before, are looked at, and
 /// what recording them will need is fetched while the others are looked at.
-const STEP: usize = 8;
+const STEP: usize = 16;
 
 /// The clock is read once for this many keys.
 const KEYS_PER_READING: usize = 256;

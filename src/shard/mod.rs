@@ -170,14 +170,20 @@ impl Shards {
 
     #[inline]
     fn glimpse_one(&self, coming: &mut Coming<'_>) {
-        if self.rules.mode == Mode::Fingerprint
-            && let Some(page) = coming.page
-        {
+        match self.rules.mode {
+            Mode::Fingerprint => self.glimpse_fingerprint(coming),
+            Mode::Verified => self.locked(coming.shard as usize).prefetch_key(coming.want),
+        }
+    }
+
+    #[inline]
+    fn glimpse_fingerprint(&self, coming: &mut Coming<'_>) {
+        if let Some(page) = coming.page {
             coming.seen = page.find(coming.want);
             if coming.seen.is_some() {
                 return;
             }
-            page.prefetch_alternate(coming.want);
+            page.prefetch_alternates(coming.want);
         }
         let shard = &raw const self.shards[coming.shard as usize];
         prefetch(shard);

@@ -5,7 +5,7 @@ use super::{Refusal, Rules, Tally};
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
-use crate::table::{Ages, Keys, NoRoom, Place, Slot, Table, Vacancy};
+use crate::table::{Ages, Identity, Keys, NoRoom, Place, Slot, Table, Vacancy};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 
@@ -121,7 +121,7 @@ impl State {
     }
 
     /// The verdict on a key that the table holds.
-    #[inline]
+    #[inline(never)]
     fn check_known(&mut self, rules: &Rules, place: Place, slot: Slot, moment: Moment) -> Verdict {
         let recorded = self.ages.bucket(slot.tag());
         let is_match = recorded >= rules.window_start(moment.at);
@@ -196,6 +196,16 @@ impl State {
             }
         };
         self.table.find(want, rules.identity(), self.ages, is_key).map_err(Some)
+    }
+
+    /// Asks the processor to fetch the whole keys of all that may be `want`.
+    #[inline(never)]
+    pub(super) fn prefetch_key(&self, want: Slot) {
+        let Some(keys) = self.keys.as_ref().filter(|_| self.table.pages() > 0) else { return };
+        let _ = self.table.find(want, Identity::CODE, self.ages, |slot| {
+            keys.prefetch(slot.address());
+            false
+        });
     }
 
     /// Moves a key up to a later bucket.

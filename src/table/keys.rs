@@ -13,6 +13,7 @@
 //! the live keys are copied into new blocks.
 
 use super::blocks::{BLOCK_BYTES, Block, BlockPool, NoRoom};
+use super::extents::prefetch;
 use crate::time::Bucket;
 use std::sync::Arc;
 
@@ -20,6 +21,9 @@ use std::sync::Arc;
 const OFFSET_BITS: u32 = BLOCK_BYTES.trailing_zeros();
 
 const MOST_BLOCKS: usize = 1 << (u32::BITS - OFFSET_BITS);
+
+/// Bytes of a key that are fetched ahead of its check.
+const SHORT_KEY: usize = 17;
 
 /// Garbage below this is not worth a pass.
 const LEAST_TO_COMPACT: usize = 16;
@@ -162,6 +166,16 @@ impl Keys {
             }
             (number, offset, bytes) = (link.next, 0, later);
         }
+    }
+
+    /// Asks the processor to fetch the key at `address`.
+    #[inline]
+    pub(crate) fn prefetch(&self, address: u32) {
+        let Position { number, offset } = Position::of_address(address);
+        let bytes = &self.link(number).block.bytes()[offset..];
+        prefetch(bytes.as_ptr());
+        // A short key may lie across two lines.
+        prefetch(bytes.as_ptr().wrapping_add(SHORT_KEY));
     }
 
     /// Is the key at `address` this one?

@@ -372,10 +372,12 @@ impl Line {
         self.set_word(HEADER, header.0);
     }
 
-    /// No key that belongs here lies elsewhere.
+    /// True if no slot agrees with `want`, and no key that belongs here lies
+    /// elsewhere.
     #[inline]
-    pub(super) fn holds_all_its_keys(&self) -> bool {
+    pub(super) fn surely_lacks(&self, want: Slot, identity: Identity) -> bool {
         self.header() == Header(0)
+            && probe::agreeing(&self.words, want, identity) == probe::Mask::NONE
     }
 
     /// Might a key of `code` that belongs here lie in another line?

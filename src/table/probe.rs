@@ -26,7 +26,7 @@ pub(super) type Words = [AtomicU64; WORDS];
 pub(super) struct Mask(u32);
 
 impl Mask {
-    const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
     /// The even bits, without that of the header, which is no slot.
     const SLOTS: u32 = 0x5554;
