@@ -3,6 +3,8 @@
 mod batch;
 mod builder;
 mod error;
+#[cfg(feature = "rayon")]
+mod parallel;
 
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};

@@ -356,6 +356,12 @@ impl Shards {
         self.shards[index].lock()
     }
 
+    /// Which of `parts` groups of shards that follow one another a key is in.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn part(&self, hash: KeyHash, parts: usize) -> usize {
+        (self.index(hash) * parts) >> self.shards.len().trailing_zeros()
+    }
+
     /// The number of shards is a power of two: the low bits choose.
     #[inline]
     fn index(&self, hash: KeyHash) -> usize {

@@ -86,7 +86,7 @@ impl Rules {
         }
     }
 
-    pub(super) fn on_full(&self) -> Option<OnFull> {
+    pub(crate) fn on_full(&self) -> Option<OnFull> {
         self.limit.map(|limit| limit.on_full)
     }
 

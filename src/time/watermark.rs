@@ -56,7 +56,13 @@ impl Watermark {
         raise(&self.largest_seen_micros, time.as_micros());
         // Not only when this time is the largest: the thread that saw the
         // largest may not have come as far as raising the bucket.
-        raise(&self.bucket, self.grid.bucket(time.saturating_sub(self.lateness)).0);
+        raise(&self.bucket, self.after(time).0);
+    }
+
+    /// The watermark that follows from `time` alone.
+    #[inline]
+    pub(crate) fn after(&self, time: Timestamp) -> Bucket {
+        self.grid.bucket(time.saturating_sub(self.lateness))
     }
 
     /// Refuses a time more than `max_ahead` beyond the largest seen. Before any
