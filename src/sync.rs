@@ -1,5 +1,5 @@
 //! Through what threads share memory: the standard library's atomics and
-//! parking_lot's mutex.
+//! `parking_lot`'s mutex.
 //!
 //! Built with `--cfg loom` they are loom's twins, which its model checker can
 //! put into every order that the memory model allows; `scripts/models` does.
@@ -12,7 +12,7 @@ pub(crate) use std::sync::atomic;
 #[cfg(loom)]
 pub(crate) use loom::sync::{MutexGuard, atomic};
 
-/// loom's mutex with the face of parking_lot's.
+/// loom's mutex with the face of `parking_lot`'s.
 #[cfg(loom)]
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

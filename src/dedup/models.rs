@@ -1,6 +1,8 @@
 //! Models of whole checks: a deduper of a few shards, and time that moves on
 //! between its threads.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use super::Deduper;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::time::{Clock, Timestamp, Window};
@@ -45,11 +47,11 @@ fn deduper(lateness: Option<Duration>) -> (Arc<Deduper>, Arc<ModelClock>) {
     (Arc::new(builder.build().expect("a valid configuration")), clock)
 }
 
+/// What one thread of a model does.
+type Call = Box<dyn FnOnce(&Deduper) -> Verdict + Send>;
+
 /// Runs calls of one deduper at once; their answers.
-fn at_once<const N: usize>(
-    dedup: &Arc<Deduper>,
-    calls: [Box<dyn FnOnce(&Deduper) -> Verdict + Send>; N],
-) -> [Verdict; N] {
+fn at_once<const N: usize>(dedup: &Arc<Deduper>, calls: [Call; N]) -> [Verdict; N] {
     let threads = calls.map(|call| {
         let dedup = Arc::clone(dedup);
         thread::spawn(move || call(&dedup))
