@@ -1,4 +1,5 @@
-//! What a check costs, one at a time and in batches of 256.
+//! What a check costs, one at a time and in batches of 256; with the feature
+//! `rayon` also in batches of 131,072 on all cores.
 //!
 //! Each benchmark holds a steady state: the window is full from the start, and
 //! the clock moves on by a bucket whenever a bucket's share of new keys has
@@ -74,7 +75,11 @@ impl Steady {
     /// The next keys of the stream. Old ones come from the younger half of the
     /// window, so that none has expired.
     fn keys(&mut self, mix: Mix) -> Vec<Key> {
-        (0..BATCH)
+        self.many_keys(mix, BATCH)
+    }
+
+    fn many_keys(&mut self, mix: Mix, count: usize) -> Vec<Key> {
+        (0..count)
             .map(|index| {
                 let number = if mix.is_new(index) { self.new_number() } else { self.old_number() };
                 key(number)
@@ -155,6 +160,32 @@ fn checks(criterion: &mut Criterion, name: &str, configure: fn(Builder) -> Build
     group.finish();
 }
 
+/// One stage of `par_check_batch`, on as many threads as there are cores, and
+/// the same keys on one.
+#[cfg(feature = "rayon")]
+fn parallel_checks(criterion: &mut Criterion) {
+    const KEYS: usize = 1 << 17;
+    let live_keys = live_keys();
+    let steady = std::cell::RefCell::new(Steady::new(live_keys, |builder| builder));
+    let mut group = criterion.benchmark_group(format!("large batches/{live_keys} keys"));
+    group.throughput(Throughput::Elements(KEYS as u64));
+    group.sample_size(20);
+    let keys = || (steady.borrow_mut().many_keys(Mix::Half, KEYS), vec![Verdict::Late; KEYS]);
+    group.bench_function("check_batch", |bencher| {
+        let check = |(keys, verdicts): &mut (Vec<Key>, Vec<Verdict>)| {
+            steady.borrow().dedup.check_batch(keys, verdicts).expect("no limit is set");
+        };
+        bencher.iter_batched_ref(keys, check, BatchSize::NumIterations(1));
+    });
+    group.bench_function("par_check_batch", |bencher| {
+        let check = |(keys, verdicts): &mut (Vec<Key>, Vec<Verdict>)| {
+            steady.borrow().dedup.par_check_batch(keys, verdicts).expect("no limit is set");
+        };
+        bencher.iter_batched_ref(keys, check, BatchSize::NumIterations(1));
+    });
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     checks(&mut criterion, "fingerprint, keyed hash", |builder| builder);
@@ -163,5 +194,7 @@ fn main() {
     checks(&mut criterion, "verified, trusted keys", |builder| {
         builder.mode(Mode::verified()).trusted_keys()
     });
+    #[cfg(feature = "rayon")]
+    parallel_checks(&mut criterion);
     criterion.final_summary();
 }

@@ -18,6 +18,7 @@ mod memory;
 mod mode;
 mod shard;
 mod stats;
+mod sync;
 mod table;
 mod time;
 mod verdict;

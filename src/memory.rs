@@ -1,6 +1,6 @@
 //! The memory budget: what the engine holds, and what it may hold.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What happens to a new key when the memory limit is reached. Known keys
 /// answer `Duplicate` in any case.
@@ -35,12 +35,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// A budget of `limit_bytes`; `None` is without limit.
-    pub(crate) const fn new(limit_bytes: Option<u64>) -> Self {
-        let limit_bytes = match limit_bytes {
-            Some(bytes) => bytes,
-            None => u64::MAX,
-        };
-        Self { limit_bytes, used_bytes: AtomicU64::new(0) }
+    pub(crate) fn new(limit_bytes: Option<u64>) -> Self {
+        Self { limit_bytes: limit_bytes.unwrap_or(u64::MAX), used_bytes: AtomicU64::new(0) }
     }
 
     /// Takes `bytes` if they are left. True iff they were.
@@ -98,5 +94,46 @@ mod tests {
     #[test]
     fn without_a_limit_everything_is_granted() {
         assert!(Budget::new(None).try_reserve(u64::MAX / 2));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::thread;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_limit_is_never_overdrawn_by_a_race() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(Some(100)));
+            let take = |bytes| {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || budget.try_reserve(bytes))
+            };
+            let threads = [take(60), take(70)];
+            assert!(budget.used_bytes() <= 100);
+            let granted = threads.map(|thread| thread.join().unwrap());
+            assert_eq!(granted.iter().filter(|is_granted| **is_granted).count(), 1);
+            assert!([60, 70].contains(&budget.used_bytes()));
+        });
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_once() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(Some(100)));
+            assert!(budget.try_reserve(100));
+            let take = || {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || budget.try_reserve(100))
+            };
+            let threads = [take(), take()];
+            budget.release(100);
+            let granted = threads.map(|thread| u64::from(thread.join().unwrap()));
+            let granted: u64 = granted.iter().sum();
+            assert!(granted <= 1);
+            assert_eq!(budget.used_bytes(), 100 * granted);
+        });
     }
 }

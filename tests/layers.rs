@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 
 /// The layers, as `docs/design.md` lists them.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, i8); 17] = [
+    ("sync", -1),
     ("hash", 0),
     ("time", 0),
     ("verdict", 0),
@@ -26,7 +27,7 @@ const LAYERS: [(&str, u8); 16] = [
     ("bin", 6),
 ];
 
-fn layer(module: &str) -> Option<u8> {
+fn layer(module: &str) -> Option<i8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 

@@ -41,7 +41,7 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), keys.len(), verdicts.len())?;
-        self.check_ahead(keys, verdicts, |first, coming, verdicts, recognised| {
+        self.check_ahead(self.approaching(keys), verdicts, |first, coming, verdicts, recognised| {
             if first % KEYS_PER_READING == 0 {
                 self.read_clock().map_err(|error| (0, error))?;
             }
@@ -62,7 +62,7 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), times.len(), verdicts.len())?;
-        self.check_ahead(keys, verdicts, |first, coming, verdicts, recognised| {
+        self.check_ahead(self.approaching(keys), verdicts, |first, coming, verdicts, recognised| {
             self.check_step(coming, verdicts, recognised, |index| {
                 let bucket = self.see(times[first + index])?;
                 Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
@@ -70,28 +70,24 @@ impl Deduper {
         })
     }
 
-    /// Prepares `keys` ahead of their checks and has `check_step` check them,
-    /// a few at a time in order, given the index of the first; it adds to the
-    /// count of keys that were recognised.
+    /// Has `approach` prepare keys ahead of their checks, as many as it is given
+    /// room for, and `check_step` check them, a few at a time in order, given
+    /// the index of the first; it adds to the count of keys that were
+    /// recognised.
     #[inline]
-    fn check_ahead<K: AsRef<[u8]>>(
+    pub(super) fn check_ahead<'a>(
         &self,
-        keys: &[K],
+        mut approach: impl FnMut(&mut [Coming<'a>]),
         verdicts: &mut [Verdict],
-        check_step: impl Fn(usize, &[Coming<'_>], &mut [Verdict], &mut u64) -> Result<(), Stop>,
+        mut check_step: impl FnMut(usize, &[Coming<'_>], &mut [Verdict], &mut u64) -> Result<(), Stop>,
     ) -> Result<(), BatchError> {
         let mut recognised = 0;
         let mut ring = [Coming::NONE; RING];
-        let mut ahead = keys.chunks(STEP);
-        for (coming, keys) in ring.chunks_mut(STEP).zip(ahead.by_ref().take(AHEAD / STEP)) {
-            self.approach(keys, coming);
-        }
+        ring[..AHEAD].chunks_mut(STEP).for_each(&mut approach);
         let mut checked = Ok(());
         for (step, verdicts) in verdicts.chunks_mut(STEP).enumerate() {
             let first = step * STEP;
-            if let Some(keys) = ahead.next() {
-                self.approach(keys, &mut ring[(first + AHEAD) % RING..]);
-            }
+            approach(&mut ring[(first + AHEAD) % RING..][..STEP]);
             let now = &mut ring[first % RING..][..verdicts.len()];
             self.shards.glimpse(now);
             checked = check_step(first, now, verdicts, &mut recognised);
@@ -102,6 +98,17 @@ impl Deduper {
         }
         self.shards.count_recognised(recognised);
         checked.map_err(|(completed, error)| stopped(completed, error))
+    }
+
+    /// Approaches `keys` a step at a time.
+    #[inline]
+    fn approaching<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K]) -> impl FnMut(&mut [Coming<'a>]) {
+        let mut ahead = keys.chunks(STEP);
+        move |coming| {
+            if let Some(keys) = ahead.next() {
+                self.approach(keys, coming);
+            }
+        }
     }
 
     /// Hashes keys and asks for their memory. A key's bytes are taken once:
@@ -116,7 +123,7 @@ impl Deduper {
 
     /// Checks keys whose memory has come, each when `when` says.
     #[inline]
-    fn check_step(
+    pub(super) fn check_step(
         &self,
         coming: &[Coming<'_>],
         verdicts: &mut [Verdict],
@@ -138,9 +145,9 @@ impl Deduper {
 }
 
 /// Where in a step a batch stopped, and why.
-type Stop = (usize, CheckError);
+pub(super) type Stop = (usize, CheckError);
 
-fn same_length(keys: usize, times: usize, verdicts: usize) -> Result<(), BatchError> {
+pub(super) fn same_length(keys: usize, times: usize, verdicts: usize) -> Result<(), BatchError> {
     if keys == verdicts && keys == times {
         return Ok(());
     }
@@ -149,6 +156,6 @@ fn same_length(keys: usize, times: usize, verdicts: usize) -> Result<(), BatchEr
 }
 
 #[cold]
-fn stopped(completed: usize, error: CheckError) -> BatchError {
+pub(super) fn stopped(completed: usize, error: CheckError) -> BatchError {
     BatchError { completed, source: error.into() }
 }

@@ -6,9 +6,9 @@ use crate::hash::{KeyHash, KeyHasher};
 use crate::memory::{Budget, MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::shard::{Rules, Shards};
+use crate::sync::atomic::AtomicUsize;
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 /// Without a hint: 1,024 shards.

@@ -68,6 +68,15 @@ pub struct BatchError {
     pub source: BatchErrorKind,
 }
 
+#[cfg(feature = "rayon")]
+impl BatchError {
+    /// The same for a batch that went on where `completed` keys of a larger
+    /// one were done.
+    pub(super) fn after(self, completed: usize) -> Self {
+        Self { completed: completed + self.completed, ..self }
+    }
+}
+
 /// What stopped a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

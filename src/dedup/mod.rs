@@ -3,6 +3,10 @@
 mod batch;
 mod builder;
 mod error;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(feature = "rayon")]
+mod parallel;
 
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
@@ -12,11 +16,11 @@ use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::shard::{Coming, Refusal, Rules, Shards, Tally};
 use crate::stats::Stats;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Answers, for each key: has it been seen within the window?

@@ -2,9 +2,9 @@
 
 use super::Rules;
 use super::state::Moment;
+use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::table::{Ages, Table};
 use crate::time::Bucket;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 /// How large each shard's table is and how its tags are read. Apart from the
 /// shards, so that it stays in the first-level cache.

@@ -14,6 +14,7 @@
 
 mod counts;
 mod head;
+#[cfg(not(loom))]
 mod lock;
 mod room;
 mod rules;
@@ -26,13 +27,16 @@ use crate::hash::KeyHash;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
+use crate::sync::Mutex;
+#[cfg(loom)]
+use crate::sync::{Mutex as Lock, MutexGuard as Guard};
 use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home, prefetch};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
 use head::Heads;
+#[cfg(not(loom))]
 use lock::{Guard, Lock};
-use parking_lot::Mutex;
 use state::{CACHE_LINE, Moment, State, wanted};
 use std::sync::Arc;
 
@@ -360,6 +364,12 @@ impl Shards {
 
     fn locked(&self, index: usize) -> Guard<'_, State> {
         self.shards[index].lock()
+    }
+
+    /// Which of `parts` groups of shards that follow one another a key is in.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn part(&self, hash: KeyHash, parts: usize) -> usize {
+        (self.index(hash) * parts) >> self.shards.len().trailing_zeros()
     }
 
     /// The number of shards is a power of two: the low bits choose.

@@ -2,9 +2,9 @@
 
 use crate::memory::{MemoryLimit, OnFull};
 use crate::mode::Mode;
+use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::table::Identity;
 use crate::time::{Bucket, Grid, Watermark, Window};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// What all shards of one deduper share.
@@ -86,7 +86,7 @@ impl Rules {
         }
     }
 
-    pub(super) fn on_full(&self) -> Option<OnFull> {
+    pub(crate) fn on_full(&self) -> Option<OnFull> {
         self.limit.map(|limit| limit.on_full)
     }
 
@@ -134,7 +134,7 @@ impl Bound {
     /// Long before any bucket of any timestamp, with room for arithmetic.
     const UNSET: i64 = i64::MIN / 2;
 
-    const fn new() -> Self {
+    fn new() -> Self {
         Self(AtomicI64::new(Self::UNSET))
     }
 
@@ -149,5 +149,32 @@ impl Bound {
 
     fn raise(&self, bucket: Bucket) {
         self.0.fetch_max(bucket.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::thread;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_bound_never_goes_back() {
+        loom::model(|| {
+            let bound = Arc::new(Bound::new());
+            let raise = |bucket| {
+                let bound = Arc::clone(&bound);
+                thread::spawn(move || {
+                    bound.raise(bucket);
+                    bound.get()
+                })
+            };
+            let [one, other] = [raise(Bucket(3)), raise(Bucket(7))];
+            let (earlier, later) = (bound.get(), bound.get());
+            assert!(earlier <= later);
+            assert!(one.join().unwrap() >= Bucket(3));
+            assert_eq!(other.join().unwrap(), Bucket(7));
+            assert_eq!(bound.get(), Bucket(7));
+        });
     }
 }

@@ -7,12 +7,12 @@
 #![expect(unsafe_code, reason = "blocks are owned, disjoint parts of shared maps; see `Block`")]
 
 use crate::memory::Budget;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use memmap2::{MmapMut, MmapRaw};
-use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes in a block.
 pub(crate) const BLOCK_BYTES: usize = 4096;

@@ -26,17 +26,17 @@
 
 use super::page::{Glance, Page};
 use crate::memory::Budget;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use memmap2::{MmapMut, MmapRaw, UncheckedAdvice};
-use parking_lot::Mutex;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 const PAGE_BYTES: usize = size_of::<Page>();
 
-/// The most pages that a shard can have: 24 million keys.
-const MAX_PAGES: u32 = 1 << 16;
+/// The most pages that a shard can have: 24 million keys. A model makes few.
+const MAX_PAGES: u32 = if cfg!(loom) { 4 } else { 1 << 16 };
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -208,6 +208,7 @@ fn count_users(extents: &mut [Extent], from: u32, to: u32, mut count: impl FnMut
 
 /// As many places as there can be pages, none mapped. They take memory only
 /// once written: the zeroed memory comes from the system untouched.
+#[cfg(not(loom))]
 fn unmapped_places() -> Box<[PagePlace]> {
     let zeroed = vec![[0_usize; 2]; MAX_PAGES as usize].into_boxed_slice();
     let places = Box::into_raw(zeroed) as *mut [PagePlace];
@@ -216,6 +217,14 @@ fn unmapped_places() -> Box<[PagePlace]> {
     unsafe { Box::from_raw(places) }
 }
 
+#[cfg(loom)]
+fn unmapped_places() -> Box<[PagePlace]> {
+    let place =
+        |_| PagePlace { first: AtomicPtr::new(std::ptr::null_mut()), stride: AtomicUsize::new(0) };
+    (0..MAX_PAGES).map(place).collect()
+}
+
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<PagePlace>() == size_of::<[usize; 2]>());
 
 /// Maps zeroed memory. Where it is large it begins at a huge page, and the
@@ -394,5 +403,65 @@ mod tests {
         let (map, start) = map_aligned(3 << 20).unwrap();
         assert_eq!(start as usize % HUGE_PAGE_BYTES, 0);
         assert!(start as usize + (3 << 20) <= map.as_mut_ptr() as usize + map.len());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::table::line::Slot;
+    use loom::thread;
+
+    fn mark_of(shard: u32) -> Slot {
+        Slot::of_fingerprint(u64::from(shard + 1) << 48)
+    }
+
+    /// Takes a page, marks it, finds the mark, and gives the page back.
+    fn come_and_go(mut share: Pages) {
+        let mark = mark_of(share.shard);
+        share.grow(1);
+        assert_eq!(share.len(), 1);
+        let line = &share.page(0).lines()[0];
+        assert_eq!(line.slots().next(), Some(Slot::EMPTY));
+        line.set_slot(1, mark);
+        assert_eq!(share.page(0).lines()[0].slots().next(), Some(mark));
+        share.page(0).lines()[0].set_slot(1, Slot::EMPTY);
+        share.shrink(0);
+    }
+
+    #[test]
+    fn a_page_is_its_owners_while_others_come_and_go_and_glance() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(None));
+            let (extents, shares) = Extents::new(2, Arc::clone(&budget));
+            let threads: Vec<_> =
+                shares.into_iter().map(|share| thread::spawn(|| come_and_go(share))).collect();
+            for shard in [1, 0] {
+                let seen = extents.glance(shard, 0).map(|page| page.slot(Slot::EMPTY, 1));
+                assert!(seen.is_none_or(|slot| [Slot::EMPTY, mark_of(shard)].contains(&slot)));
+            }
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            assert_eq!(budget.used_bytes(), 0);
+        });
+    }
+
+    #[test]
+    fn of_two_that_grow_at_once_one_maps() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(Some(Extents::step_bytes(2))));
+            let (_extents, shares) = Extents::new(2, Arc::clone(&budget));
+            let grow = |mut share: Pages| {
+                thread::spawn(move || {
+                    share.grow(1);
+                    share
+                })
+            };
+            let threads: Vec<_> = shares.into_iter().map(grow).collect();
+            let shares = threads.into_iter().map(|thread| thread.join().unwrap());
+            assert!(shares.into_iter().all(|share| share.len() == 1));
+            assert_eq!(budget.used_bytes(), Extents::step_bytes(2));
+        });
     }
 }

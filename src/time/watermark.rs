@@ -1,7 +1,7 @@
 //! The watermark: the bucket below which time is closed.
 
 use super::{Bucket, Grid, Timestamp};
-use std::sync::atomic::{AtomicI64, Ordering};
+use crate::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// The latest time seen and the watermark that follows from it; one for all
@@ -56,7 +56,13 @@ impl Watermark {
         raise(&self.largest_seen_micros, time.as_micros());
         // Not only when this time is the largest: the thread that saw the
         // largest may not have come as far as raising the bucket.
-        raise(&self.bucket, self.grid.bucket(time.saturating_sub(self.lateness)).0);
+        raise(&self.bucket, self.after(time).0);
+    }
+
+    /// The watermark that follows from `time` alone.
+    #[inline]
+    pub(crate) fn after(&self, time: Timestamp) -> Bucket {
+        self.grid.bucket(time.saturating_sub(self.lateness))
     }
 
     /// Refuses a time more than `max_ahead` beyond the largest seen. Before any
@@ -129,5 +135,35 @@ mod tests {
         watermark.advance(at(100));
         assert!(watermark.admit(at(1_101), ahead, || at(9_999)).is_err());
         assert_eq!(watermark.largest_seen(), Some(at(100)));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::time::Window;
+    use loom::thread;
+    use std::sync::Arc;
+
+    #[test]
+    fn never_goes_back_and_follows_the_largest() {
+        loom::model(|| {
+            let grid = Window::fixed(Duration::from_micros(80)).grid();
+            let watermark = Arc::new(Watermark::new(grid, Duration::from_micros(15)));
+            let advance = |micros| {
+                let watermark = Arc::clone(&watermark);
+                thread::spawn(move || {
+                    watermark.advance(Timestamp::from_micros(micros));
+                    watermark.bucket()
+                })
+            };
+            let [one, other] = [advance(100), advance(205)];
+            let (earlier, later) = (watermark.bucket(), watermark.bucket());
+            assert!(earlier <= later);
+            assert!(one.join().unwrap() >= Bucket(8));
+            assert_eq!(other.join().unwrap(), Bucket(19));
+            assert_eq!(watermark.bucket(), Bucket(19));
+            assert_eq!(watermark.largest_seen(), Some(Timestamp::from_micros(205)));
+        });
     }
 }
