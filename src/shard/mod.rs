@@ -24,20 +24,21 @@ pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
 use crate::hash::KeyHash;
+use crate::map::prefetch;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::Mutex;
 #[cfg(loom)]
 use crate::sync::{Mutex as Lock, MutexGuard as Guard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home, prefetch};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
 use head::Heads;
 #[cfg(not(loom))]
 use lock::{Guard, Lock};
-use state::{CACHE_LINE, Moment, State, wanted};
+use state::{CACHE_LINE, Moment, State, load_of, wanted};
 use std::sync::Arc;
 
 /// Why a new key could not be recorded.
@@ -121,7 +122,8 @@ impl Shards {
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
-            Shard::new(Lock::new(State::new(Table::new(pages), keys, &rules, number)))
+            let load = load_of(number, count);
+            Shard::new(Lock::new(State::new(Table::new(pages), keys, &rules, load)))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
         Self {
@@ -159,6 +161,9 @@ impl Shards {
         if let Some(page) = page {
             page.prefetch_home(want);
         }
+        if self.rules.mode == Mode::Verified {
+            self.prefetch_shard(shard);
+        }
         Coming { want, shard: shard as u32, seen: None, page, key }
     }
 
@@ -189,7 +194,12 @@ impl Shards {
             }
             page.prefetch_alternates(coming.want);
         }
-        let shard = &raw const self.shards[coming.shard as usize];
+        self.prefetch_shard(coming.shard as usize);
+    }
+
+    #[inline]
+    fn prefetch_shard(&self, shard: usize) {
+        let shard = &raw const self.shards[shard];
         prefetch(shard);
         prefetch(shard.wrapping_byte_add(CACHE_LINE));
     }

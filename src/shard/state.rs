@@ -45,11 +45,17 @@ pub(super) const CACHE_LINE: usize = 64;
 const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 16 == CACHE_LINE);
 const _: () = assert!(std::mem::offset_of!(State, late) + size_of::<u64>() == 2 * CACHE_LINE);
 
-/// Live keys per page of 448 slots at which shards grow: each at its own
-/// point between 334 and 365 (0.75 to 0.82), so that they do not all grow at
-/// once. Beyond about 0.85 the stash would fill.
+/// Live keys per page of 448 slots at which shards grow: between 334 and 365
+/// (0.75 to 0.82), so that they do not all grow at once. Beyond about 0.85 the
+/// stash would fill. Neighbours grow together: their new pages share huge
+/// pages, which are resident whole once a single shard has come to them.
 const LEAST_LOAD: u32 = 334;
-const LOAD_SPREAD_BITS: u32 = 5;
+const LOADS: u64 = 32;
+
+/// Live keys per page at which shard `number` of `count` grows.
+pub(super) fn load_of(number: u32, count: u32) -> u32 {
+    LEAST_LOAD + (u64::from(number) * LOADS / u64::from(count)) as u32
+}
 
 /// When a check takes place.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +87,7 @@ impl Moment {
 }
 
 impl State {
-    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, number: u32) -> Self {
+    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, load: u32) -> Self {
         let newest = rules.watermark.bucket();
         let low = rules.window_start(newest);
         Self {
@@ -89,7 +95,7 @@ impl State {
             low,
             duplicates: 0,
             room: 0,
-            load: LEAST_LOAD + (number.reverse_bits() >> (u32::BITS - LOAD_SPREAD_BITS)),
+            load,
             table,
             counts: Counts::new(newest, rules.reach() as usize),
             uniques: 0,

@@ -1,4 +1,4 @@
-//! Memory for keys: blocks of 4 KiB, cut from maps of 1 MiB.
+//! Memory for keys: blocks of 4 KiB, cut from maps of 2 MiB, a huge page each.
 //!
 //! Keys of verified mode live in blocks that die with their buckets. A general
 //! allocator would keep most of that memory after a flood, and mix it with the
@@ -6,10 +6,11 @@
 
 #![expect(unsafe_code, reason = "blocks are owned, disjoint parts of shared maps; see `Block`")]
 
+use crate::map::map_aligned;
 use crate::memory::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::MmapRaw;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use std::sync::Arc;
 pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// What an arena keeps for each of its blocks, beside the block.
-const BOOKKEEPING_BYTES: usize = 80;
+const BOOKKEEPING_BYTES: usize = 88;
 
-/// Blocks in a map, at most: their indexes are bytes.
-const MOST_BLOCKS_PER_MAP: usize = 256;
+/// Blocks in a map, at most: a huge page.
+const MOST_BLOCKS_PER_MAP: usize = 512;
 
 /// Blocks in a map, at least.
 const LEAST_BLOCKS_PER_MAP: usize = 8;
@@ -56,12 +57,16 @@ struct Maps {
 
 #[derive(Debug)]
 struct Map {
-    memory: MmapRaw,
-    free: Vec<u8>,
+    _memory: MmapRaw,
+    first: *mut [u8; BLOCK_BYTES],
+    free: Vec<u16>,
 }
 
+// SAFETY: the map is owned, and `first` merely points into it.
+unsafe impl Send for Map {}
+
 impl BlockPool {
-    /// Maps are a two-hundredth of the limit, 1 MiB at most.
+    /// Maps are a two-hundredth of the limit, 2 MiB at most.
     pub(crate) fn new(budget: Arc<Budget>, limit_bytes: Option<u64>) -> Self {
         let share = limit_bytes.map_or(u64::MAX, |limit| limit / 200) / BLOCK_BYTES as u64;
         let blocks_per_map =
@@ -131,11 +136,11 @@ impl BlockPool {
         };
         let map = maps.maps[number as usize].as_mut().expect("an open map is mapped");
         let index = map.free.pop().expect("an open map has free blocks");
-        let data = map.memory.as_mut_ptr().wrapping_add(usize::from(index) * BLOCK_BYTES);
+        let data = map.first.wrapping_add(usize::from(index));
         if map.free.is_empty() {
             maps.open.remove(&number);
         }
-        let data = NonNull::new(data.cast()).ok_or(NoRoom::System)?;
+        let data = NonNull::new(data).ok_or(NoRoom::System)?;
         Ok(Block { data, map: number, index, pool: Arc::clone(self) })
     }
 
@@ -147,22 +152,22 @@ impl BlockPool {
         if !reserve(&self.budget, self.map_bytes()) {
             return Err(NoRoom::Budget);
         }
-        let Ok(memory) = MmapMut::map_anon(self.blocks_per_map * BLOCK_BYTES) else {
+        let Some((memory, first)) = map_aligned(self.blocks_per_map * BLOCK_BYTES) else {
             self.budget.release(self.map_bytes());
             return Err(NoRoom::System);
         };
         // Popped from the end: the lowest block first.
-        let free = (0..self.blocks_per_map).rev().map(|index| index as u8).collect();
+        let free = (0..self.blocks_per_map).rev().map(|index| index as u16).collect();
         let number = maps.vacant.pop().unwrap_or_else(|| {
             maps.maps.push(None);
             maps.maps.len() as u32 - 1
         });
-        maps.maps[number as usize] = Some(Map { memory: MmapRaw::from(memory), free });
+        maps.maps[number as usize] = Some(Map { _memory: memory, first, free });
         maps.open.insert(number);
         Ok(number)
     }
 
-    fn free(&self, number: u32, index: u8) {
+    fn free(&self, number: u32, index: u16) {
         let mut maps = self.maps.lock();
         let Some(map) = maps.maps[number as usize].as_mut() else { return };
         map.free.push(index);
@@ -189,7 +194,7 @@ impl BlockPool {
 pub(crate) struct Block {
     data: NonNull<[u8; BLOCK_BYTES]>,
     map: u32,
-    index: u8,
+    index: u16,
     pool: Arc<BlockPool>,
 }
 
@@ -241,7 +246,7 @@ mod tests {
     fn maps_go_back_with_their_last_block() {
         let pool = pool(None);
         let blocks: Vec<Block> = (0..600).map(|_| pool.allocate().unwrap()).collect();
-        assert_eq!(pool.budget.used_bytes(), 3 * pool.map_bytes());
+        assert_eq!(pool.budget.used_bytes(), 2 * pool.map_bytes());
         drop(blocks);
         assert_eq!(pool.budget.used_bytes(), pool.map_bytes(), "one spare map stays");
         assert!(pool.allocate().is_ok());

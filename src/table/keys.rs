@@ -13,8 +13,9 @@
 //! the live keys are copied into new blocks.
 
 use super::blocks::{BLOCK_BYTES, Block, BlockPool, NoRoom};
-use super::extents::prefetch;
+use crate::map::prefetch;
 use crate::time::Bucket;
+use std::ptr;
 use std::sync::Arc;
 
 /// An address is a block number and an offset within the block.
@@ -34,6 +35,9 @@ pub(crate) struct Keys {
     pool: Arc<BlockPool>,
     /// By block number.
     blocks: Vec<Option<Link>>,
+    /// Where the blocks lie, by number: for fetching ahead, which reads nothing
+    /// and so needs no more than addresses, of held blocks or not.
+    addresses: Vec<usize>,
     vacant: Vec<u32>,
     /// The block that is being filled, and how far.
     open: Option<Position>,
@@ -82,6 +86,7 @@ impl Keys {
         Self {
             pool,
             blocks: Vec::new(),
+            addresses: Vec::new(),
             vacant: Vec::new(),
             open: None,
             held: 0,
@@ -172,10 +177,13 @@ impl Keys {
     #[inline]
     pub(crate) fn prefetch(&self, address: u32) {
         let Position { number, offset } = Position::of_address(address);
-        let bytes = &self.link(number).block.bytes()[offset..];
-        prefetch(bytes.as_ptr());
-        // A short key may lie across two lines.
-        prefetch(bytes.as_ptr().wrapping_add(SHORT_KEY));
+        if let Some(block) = self.addresses.get(number as usize) {
+            let start = ptr::without_provenance::<u8>(block + offset);
+            prefetch(start);
+            // A short key may lie across two lines.
+            prefetch(start.wrapping_add(SHORT_KEY));
+            prefetch(&raw const self.blocks[number as usize]);
+        }
     }
 
     /// Is the key at `address` this one?
@@ -314,12 +322,15 @@ impl Keys {
     fn add(&mut self, block: Block, bucket: Bucket) -> u32 {
         self.opened += 1;
         self.held += 1;
+        let address = block.bytes().as_ptr().addr();
         let link = Link { block, until: bucket, next: 0, sequence: self.opened };
         if let Some(number) = self.vacant.pop() {
             self.blocks[number as usize] = Some(link);
+            self.addresses[number as usize] = address;
             return number;
         }
         self.blocks.push(Some(link));
+        self.addresses.push(address);
         self.blocks.len() as u32 - 1
     }
 
@@ -339,9 +350,11 @@ impl Keys {
     fn trim(&mut self) {
         while self.blocks.pop_if(|link| link.is_none()).is_some() {}
         let numbers = self.blocks.len() as u32;
+        self.addresses.truncate(self.blocks.len());
         self.vacant.retain(|number| *number < numbers);
         if self.blocks.len() < self.blocks.capacity() / 4 {
             self.blocks.shrink_to(self.blocks.len() * 2);
+            self.addresses.shrink_to(self.blocks.len() * 2);
             self.vacant.shrink_to(self.blocks.len() * 2);
         }
     }
