@@ -14,6 +14,7 @@
 
 mod dedup;
 mod hash;
+mod map;
 mod memory;
 mod mode;
 mod shard;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// The layers, as `docs/design.md` lists them.
-const LAYERS: [(&str, i8); 17] = [
+const LAYERS: [(&str, i8); 18] = [
     ("sync", -1),
     ("hash", 0),
     ("time", 0),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, i8); 17] = [
     ("stats", 0),
     ("mode", 0),
     ("memory", 0),
+    ("map", 0),
     ("table", 1),
     ("filter", 1),
     ("confirm", 1),

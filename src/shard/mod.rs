@@ -24,13 +24,14 @@ pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
 use crate::hash::KeyHash;
+use crate::map::prefetch;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::Mutex;
 #[cfg(loom)]
 use crate::sync::{Mutex as Lock, MutexGuard as Guard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home, prefetch};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;

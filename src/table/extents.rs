@@ -25,10 +25,11 @@
 #![expect(unsafe_code, reason = "shards own disjoint pages of shared maps; see `Pages`")]
 
 use super::page::{Glance, Page};
+use crate::map::{map_aligned, prefetch};
 use crate::memory::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use memmap2::{MmapMut, MmapRaw, UncheckedAdvice};
+use memmap2::{MmapRaw, UncheckedAdvice};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -37,8 +38,6 @@ const PAGE_BYTES: usize = size_of::<Page>();
 
 /// The most pages that a shard can have: 24 million keys. A model makes few.
 const MAX_PAGES: u32 = if cfg!(loom) { 4 } else { 1 << 16 };
-
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The table memory of all shards of one deduper.
 pub(crate) struct Extents {
@@ -178,7 +177,7 @@ impl Extents {
         if !self.budget.try_reserve(bytes) {
             return None;
         }
-        let Some((map, start)) = map_aligned(bytes as usize) else {
+        let Some((map, start)) = map_aligned::<Page>(bytes as usize) else {
             self.budget.release(bytes);
             return None;
         };
@@ -226,45 +225,6 @@ fn unmapped_places() -> Box<[PagePlace]> {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<PagePlace>() == size_of::<[usize; 2]>());
-
-/// Maps zeroed memory. Where it is large it begins at a huge page, and the
-/// whole huge pages in it are advised to be such (worth 1.2 to 2 times on
-/// tables beyond the TLB's reach).
-fn map_aligned(bytes: usize) -> Option<(MmapRaw, *mut Page)> {
-    let padding = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 0 };
-    let map = MmapRaw::from(MmapMut::map_anon(bytes + padding).ok()?);
-    let start = if padding == 0 { 0 } else { map.as_mut_ptr().align_offset(HUGE_PAGE_BYTES) };
-    advise_huge_pages(&map, start, bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
-    let pages = map.as_mut_ptr().wrapping_add(start).cast();
-    Some((map, pages))
-}
-
-/// Asks for huge pages in a part of a map and in nothing else: one that
-/// reached beyond the memory that is accounted for would be resident whole.
-/// Best effort: a kernel without huge pages refuses, to no harm.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(map: &MmapRaw, start: usize, bytes: usize) {
-    let end = start + bytes;
-    let _ = map.advise_range(memmap2::Advice::NoHugePage, 0, start);
-    let _ = map.advise_range(memmap2::Advice::HugePage, start, bytes);
-    let _ = map.advise_range(memmap2::Advice::NoHugePage, end, map.len() - end);
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_map: &MmapRaw, _start: usize, _bytes: usize) {}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn prefetch<T>(address: *const T) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: prefetching has no effect on memory and never faults, whatever
-    // the address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-pub(crate) fn prefetch<T>(_address: *const T) {}
 
 /// One shard's share of the table memory: its pages `0..len`, owned.
 ///
@@ -396,13 +356,6 @@ mod tests {
         let (_extents, mut shares) = Extents::new(2, budget(None));
         shares[0].grow(1);
         shares[1].page(0);
-    }
-
-    #[test]
-    fn large_maps_are_aligned_to_huge_pages() {
-        let (map, start) = map_aligned(3 << 20).unwrap();
-        assert_eq!(start as usize % HUGE_PAGE_BYTES, 0);
-        assert!(start as usize + (3 << 20) <= map.as_mut_ptr() as usize + map.len());
     }
 }
 

@@ -13,7 +13,7 @@
 //! the live keys are copied into new blocks.
 
 use super::blocks::{BLOCK_BYTES, Block, BlockPool, NoRoom};
-use super::extents::prefetch;
+use crate::map::prefetch;
 use crate::time::Bucket;
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ mod probe;
 mod stash;
 
 pub(crate) use blocks::{BlockPool, NoRoom};
-pub(crate) use extents::{Extents, prefetch};
+pub(crate) use extents::Extents;
 pub(crate) use keys::Keys;
 pub(crate) use line::{Ages, Identity, Slot};
 pub(crate) use page::{Glance, Vacancy};

@@ -5,8 +5,8 @@
 //! these are depends on the key's code alone, not on the size of the table: a
 //! key that moves to another page keeps its place in it.
 
-use super::extents::prefetch;
 use super::line::{Ages, Code, Identity, Line, Slot};
+use crate::map::prefetch;
 
 /// Lines in a page.
 pub(crate) const LINES: u32 = 64;
