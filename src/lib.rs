@@ -13,6 +13,7 @@
 //! ```
 
 mod dedup;
+mod filter;
 mod hash;
 mod map;
 mod memory;
