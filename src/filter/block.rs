@@ -140,7 +140,7 @@ impl Layout {
     #[inline]
     pub(super) fn probe(&self, hash: KeyHash) -> Probe {
         let mut positions = [0; MOST_BITS as usize];
-        let mut random = hash.high() ^ hash.low() << 32;
+        let mut random = hash.high() ^ hash.low().rotate_left(32);
         for four in positions[..self.bits as usize].chunks_mut(4) {
             random = mix(random);
             for (draw, position) in four.iter_mut().enumerate() {

@@ -15,7 +15,7 @@ use crate::map::{map_aligned, prefetch};
 use crate::memory::Budget;
 use memmap2::MmapRaw;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::{ptr, slice};
 
@@ -38,6 +38,8 @@ pub(crate) struct Layers {
     newest: Mutex<NewestLayer>,
     homes: Box<[[Home; 2]]>,
     budget: Arc<Budget>,
+    /// Of all layers that are mapped. `Relaxed`: it is a figure for people.
+    bytes: Arc<AtomicU64>,
 }
 
 /// The newest layer, if any shard is still in it, and its number.
@@ -65,6 +67,7 @@ struct Layer {
     slices: Box<[AtomicU8]>,
     bytes: u64,
     budget: Arc<Budget>,
+    all_bytes: Arc<AtomicU64>,
     _map: MmapRaw,
 }
 
@@ -78,14 +81,18 @@ const LEFT: u8 = 2;
 impl Drop for Layer {
     fn drop(&mut self) {
         self.budget.release(self.bytes);
+        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Layers {
+    /// Bytes of bookkeeping for each shard.
+    pub(super) const BYTES_PER_SHARD: usize = size_of::<[Home; 2]>() + size_of::<AtomicU8>();
+
     /// Filter memory for so many shards; none is mapped yet.
     pub(super) fn new(shards: u32, layout: Layout, sizing: Sizing, budget: Arc<Budget>) -> Self {
         let homes = (0..shards).map(|_| Default::default()).collect();
-        Self { layout, sizing, newest: Mutex::default(), homes, budget }
+        Self { layout, sizing, newest: Mutex::default(), homes, budget, bytes: Arc::default() }
     }
 
     /// Enters a layer later than `held`: the newest one, if its blocks a shard
@@ -172,6 +179,7 @@ impl Layers {
             self.budget.release(bytes as u64);
             return None;
         };
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Some(Layer {
             number,
             blocks,
@@ -179,8 +187,19 @@ impl Layers {
             slices: (0..shards).map(|_| AtomicU8::new(NEW)).collect(),
             bytes: bytes as u64,
             budget: Arc::clone(&self.budget),
+            all_bytes: Arc::clone(&self.bytes),
             _map: map,
         })
+    }
+
+    /// The bytes of all layers.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lines in a block.
+    pub(crate) const fn lines(&self) -> u32 {
+        self.sizing.lines
     }
 
     /// Takes note of where a shard's slices lie, the newest first.

@@ -19,9 +19,9 @@
 //! # Invariants
 //!
 //! - At most `generations` successive buckets are live, up to `newest`.
-//! - A line's tag is exact, because each is touched at least once in
-//!   `tags - 1` buckets; after `generations` buckets without a call all is
-//!   dead, and let go.
+//! - A line's tag is exact, because each is touched before `tags` buckets have
+//!   passed; where as many as there are generations pass at once, all is dead,
+//!   and let go.
 //! - Only the newest slice takes keys.
 
 mod block;
@@ -113,6 +113,12 @@ impl Fill {
 pub(crate) struct NoRoom;
 
 impl Plan {
+    /// What so many generations cost at a rate: bits of filter memory per live
+    /// key, in a steady stream of expected size.
+    pub(crate) fn bits_per_key(rate: f64, generations: u32) -> f64 {
+        Sizing::new(rate, generations).bits_per_key(generations)
+    }
+
     /// The filters of so many shards, as of the bucket `newest`, and their
     /// layers.
     pub(crate) fn build(
@@ -145,6 +151,12 @@ impl Plan {
 }
 
 impl Filter {
+    /// Bytes of one shard's filter apart from its layers.
+    pub(crate) fn fixed_bytes(generations: u32) -> u64 {
+        let fills = generations as usize * size_of::<Fill>();
+        (size_of::<Self>() + size_of::<Held>() + fills + Layers::BYTES_PER_SHARD) as u64
+    }
+
     /// Where a key belongs, to be looked for or recorded.
     #[inline]
     pub(crate) fn probe(&self, hash: KeyHash) -> Probe {
@@ -182,13 +194,27 @@ impl Filter {
         if !self.slices.last().is_some_and(|held| held.fills[generation].has_room()) {
             self.make_room(generation)?;
         }
+        self.insert_in_newest(probe, at, generation);
+        Ok(())
+    }
+
+    #[inline]
+    fn insert_in_newest(&mut self, probe: &Probe, at: Bucket, generation: usize) {
         let held = self.slices.last_mut().expect("a slice has room");
         held.fills[generation].keys += 1;
         held.latest = held.latest.max(at);
         let block = held.slice.block_mut(probe.block(held.slice.blocks()));
         self.layers.layout.freshen(block, self.newest);
         self.layers.layout.insert(block, probe, generation as u32);
-        Ok(())
+    }
+
+    /// Records a key that was found, in a live bucket, whether that has room or
+    /// not: the rate suffers.
+    pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) {
+        let generation = self.generation(at);
+        if !self.slices.is_empty() {
+            self.insert_in_newest(probe, at, generation);
+        }
     }
 
     /// Moves on to a later newest bucket, or a later lowest one.
@@ -210,11 +236,13 @@ impl Filter {
     }
 
     /// Sweeps a share of the blocks for each of `steps` buckets, so that each
-    /// is touched before its tags come round.
+    /// is touched before its tags come round: `steps` buckets pass at once, up
+    /// to all generations but one, and so that many tags are held back.
     fn sweep(&mut self, steps: i64) {
+        let rounds = usize::from(self.newest.tags) - self.generations() as usize;
         for held in &mut self.slices {
             let blocks = held.slice.blocks() as usize;
-            let share = blocks / (usize::from(self.newest.tags) - 1) + 1;
+            let share = blocks / rounds + 1;
             for _ in 0..blocks.min(share * steps as usize) {
                 let block = held.slice.block_mut(held.cursor);
                 self.layers.layout.freshen(block, self.newest);

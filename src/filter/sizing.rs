@@ -61,11 +61,18 @@ impl Sizing {
     /// The cheapest shape that keeps `rate` over `generations`.
     pub(super) fn new(rate: f64, generations: u32) -> Self {
         let share = rate / f64::from(generations);
-        let shape = Shape::cheapest(share * share_of(0), generations);
-        let hits = hits(shape.positions, shape.bits);
+        let Shape { lines, positions, bits, .. } =
+            Shape::cheapest(share * share_of(0), generations);
+        let hits = hits(positions, bits);
         let loads = std::array::from_fn(|place| load_at(&hits, share * share_of(place)));
-        let Shape { lines, positions, bits, .. } = shape;
         Self { rate, share, lines, positions, bits, hits, loads }
+    }
+
+    /// Filter memory per live key, where each bucket holds as many keys as its
+    /// layer is for and the newest one half as many.
+    pub(super) fn bits_per_key(&self, generations: u32) -> f64 {
+        let live = (f64::from(generations) - 0.5).max(1.0);
+        f64::from(self.lines * LINE_BITS) / (self.loads[0] * live)
     }
 
     /// The rate asked for.
@@ -216,18 +223,11 @@ fn load_at(hits: &[f64], rate: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Bits per key in the window when each bucket is as full as it may be,
-    /// averaged over the present bucket's progress.
-    fn bits_per_key(sizing: &Sizing, generations: u32) -> f64 {
-        let live = (f64::from(generations) - 0.5).max(1.0);
-        f64::from(sizing.lines * LINE_BITS) / (sizing.loads[0] * live)
-    }
-
     #[test]
     fn shapes_are_as_the_documentation_says() {
         let shape = |rate, generations| {
             let sizing = Sizing::new(rate, generations);
-            (sizing.lines, sizing.bits, bits_per_key(&sizing, generations).round() as u32)
+            (sizing.lines, sizing.bits, sizing.bits_per_key(generations).round() as u32)
         };
         assert_eq!(shape(1e-2, 9), (2, 8, 22));
         assert_eq!(shape(1e-4, 9), (3, 12, 46));
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn every_window_and_rate_has_a_shape_that_keeps_it() {
         for generations in [1, 2, 9, 18, 57, 58, 121, 242] {
-            for rate in [0.3, 1e-2, 1e-4, 1e-9] {
+            for rate in [0.3, 1e-2, 1e-4, 1e-6] {
                 let sizing = Sizing::new(rate, generations);
                 let keys = 1_000_000;
                 let blocks = sizing.blocks(0, f64::from(keys)).ceil() as u32;

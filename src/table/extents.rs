@@ -25,7 +25,7 @@
 #![expect(unsafe_code, reason = "shards own disjoint pages of shared maps; see `Pages`")]
 
 use super::page::{Glance, Page};
-use crate::map::{map_aligned, prefetch};
+use crate::map::map_aligned;
 use crate::memory::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
