@@ -194,6 +194,9 @@ fn main() {
     checks(&mut criterion, "verified, trusted keys", |builder| {
         builder.mode(Mode::verified()).trusted_keys()
     });
+    checks(&mut criterion, "filter of 1 %, trusted keys", |builder| {
+        builder.mode(Mode::filter(1e-2)).trusted_keys()
+    });
     #[cfg(feature = "rayon")]
     parallel_checks(&mut criterion);
     criterion.final_summary();

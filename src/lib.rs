@@ -13,6 +13,7 @@
 //! ```
 
 mod dedup;
+mod filter;
 mod hash;
 mod map;
 mod memory;
@@ -30,7 +31,7 @@ pub use dedup::{
 pub use hash::{KeyHash, composite};
 pub use memory::OnFull;
 pub use mode::Mode;
-pub use stats::Stats;
+pub use stats::{FilterStats, Stats};
 pub use time::{Clock, MAX_BUCKETS, ManualClock, SystemClock, Timestamp, Window};
 pub use verdict::Verdict;
 

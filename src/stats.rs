@@ -36,6 +36,22 @@ pub struct Stats {
     /// Every key recorded within this span is still remembered; shorter than
     /// the window's span only after eviction. `None`: unbounded.
     pub effective_window: Option<Duration>,
+    /// In filter mode.
+    pub filter: Option<FilterStats>,
+}
+
+/// What an operator can see of a filter. Its rate at the present fill is
+/// [`Stats::false_duplicate_rate`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FilterStats {
+    /// Layers that a check may read: 1 in a steady stream, more while or after
+    /// a bucket outgrew its layer.
+    pub layers: usize,
+    /// Adjacent cache lines that a check reads in each layer.
+    pub lines: u32,
+    /// Bits of filter memory for each live key.
+    pub bits_per_key: f64,
 }
 
 impl Stats {

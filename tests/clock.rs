@@ -6,7 +6,7 @@
 mod model;
 
 use hapax::{Clock, Deduper, ManualClock, Timestamp, Verdict, Window};
-use model::config::{Config, MODES};
+use model::config::{ALL_MODES, Config};
 use model::rig::maintain_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 fn both_modes(test: impl Fn(Config)) {
-    for mode in MODES {
+    for mode in ALL_MODES {
         test(Config { mode, ..Config::default() });
     }
 }

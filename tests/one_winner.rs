@@ -6,7 +6,7 @@
 mod model;
 
 use hapax::{Clock, Deduper, ManualClock, Mode, Timestamp, Verdict};
-use model::config::{Config, Hashing, Kind, MODES};
+use model::config::{ALL_MODES, Config, FILTER, Hashing, Kind, MODES};
 use model::random::Random;
 use std::collections::HashMap;
 use std::sync::Barrier;
@@ -65,12 +65,12 @@ fn bytes(key: u64) -> [u8; 8] {
     key.to_le_bytes()
 }
 
-/// Both modes with good hashes; verified also where all hashes collide, so
+/// All modes with good hashes; verified also where all hashes collide, so
 /// that every race is in one line of one shard.
 fn configs() -> Vec<Config> {
     let mut configs = Vec::new();
     for kind in [Kind::Fixed, Kind::Sliding] {
-        for mode in MODES {
+        for mode in ALL_MODES {
             configs.push(Config { mode, kind, tags: 20, ..Config::default() });
         }
         let (mode, hashing) = (Mode::verified(), Hashing::Colliding);
@@ -179,7 +179,7 @@ fn check_phase(dedup: &Deduper, config: &Config, phase: u64, thread: u64, winner
 
 #[test]
 fn after_forget_one_retry_wins() {
-    for config in configs() {
+    for config in configs().into_iter().filter(|config| config.mode != FILTER) {
         let (dedup, _clock) = config.build();
         for round in 0..6 {
             let forgotten = AtomicU64::new(0);

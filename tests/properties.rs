@@ -8,7 +8,7 @@
 mod model;
 
 use hapax::{Mode, Timestamp};
-use model::config::{Config, Hashing, Kind};
+use model::config::{Config, FILTER, Hashing, Kind};
 use model::rig::{Moment, Op, Rig};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -70,17 +70,18 @@ fn id() -> impl Strategy<Value = u64> {
 fn config() -> impl Strategy<Value = Config> {
     let kind = select(vec![Kind::Fixed, Kind::Sliding, Kind::Unbounded]);
     let hashing = select(vec![Hashing::Keyed, Hashing::Trusted, Hashing::FewShards]);
-    let mode = select(&model::config::MODES[..]);
+    let mode = select(&model::config::ALL_MODES[..]);
     let capacity = select(vec![1, 1 << 20]);
     (mode, kind, hashing, grid(), lateness(), capacity, start()).prop_map(
         |(mode, kind, hashing, (buckets, tags, span), lateness, capacity, start)| Config {
             mode,
             kind,
             hashing,
-            buckets,
             tags,
             span,
-            capacity,
+            // A filter of such a rate is for few buckets.
+            buckets: if mode == FILTER { buckets.min(24) } else { buckets },
+            capacity: if mode == FILTER { 1 } else { capacity },
             start,
             lateness: lateness.map(|share| span.mul_f64(share).min(span)),
             max_ahead: span.saturating_mul(1_000).max(Duration::from_secs(1)),

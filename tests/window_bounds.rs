@@ -7,7 +7,7 @@
 mod model;
 
 use hapax::{Deduper, ManualClock, Timestamp, Verdict};
-use model::config::{Config, Kind, MODES};
+use model::config::{ALL_MODES, Config, FILTER, Kind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ fn micros(count: u64) -> Duration {
 
 fn every_case(kind: Kind, lateness: Option<Duration>, try_case: impl Fn(&Config, Timestamp)) {
     for (span, buckets) in GRIDS {
-        for mode in MODES {
+        let modes = ALL_MODES.into_iter().filter(|mode| *mode != FILTER || buckets <= 8);
+        for mode in modes {
             let lateness = lateness.map(|lateness| lateness.min(micros(span)));
             let config =
                 Config { mode, kind, span: micros(span), buckets, lateness, ..Config::default() };
@@ -152,7 +153,7 @@ fn a_record_is_late_from_one_bucket_below_the_watermark() {
 
 #[test]
 fn an_unbounded_window_never_forgets() {
-    for mode in MODES {
+    for mode in ALL_MODES {
         let config = Config { mode, kind: Kind::Unbounded, ..Config::default() };
         let (dedup, clock) = config.build();
         assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));

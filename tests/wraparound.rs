@@ -8,7 +8,7 @@ mod model;
 
 use hapax::{Deduper, KeyHash, ManualClock, Timestamp, Verdict};
 use model::Model;
-use model::config::{Config, Kind, MODES, hash};
+use model::config::{ALL_MODES, Config, FILTER, Kind, hash};
 use model::random::scatter;
 use model::rig::maintain_all;
 use std::sync::Arc;
@@ -91,7 +91,10 @@ fn configs() -> Vec<Config> {
         let span = Duration::from_secs(u64::from(buckets));
         for kind in [Kind::Fixed, Kind::Sliding] {
             for lateness in [None, Some(Duration::ZERO), Some(span)] {
-                for mode in MODES {
+                for mode in ALL_MODES {
+                    if mode == FILTER && (kind == Kind::Sliding || !(3..=8).contains(&buckets)) {
+                        continue;
+                    }
                     configs.push(Config {
                         mode,
                         kind,

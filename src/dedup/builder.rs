@@ -8,6 +8,7 @@ use crate::mode::Mode;
 use crate::shard::{Rules, Shards};
 use crate::sync::atomic::AtomicUsize;
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ const DEFAULT_CAPACITY: u64 = 1_024 * KEYS_PER_SHARD;
 /// at 27,000 keys. Many more shards would no longer fit the caches with their
 /// headers.
 const KEYS_PER_SHARD: u64 = 8_192;
+
+/// A filter's shards never rewrite anything, and the more keys are in each, the
+/// less room must be spared for what chance sends to one more than to others.
+const KEYS_PER_FILTER_SHARD: u64 = 65_536;
 
 /// Few enough for a small deduper, enough that threads rarely meet.
 const LEAST_SHARDS: u32 = 16;
@@ -32,6 +37,12 @@ const LIMIT_BYTES_PER_SHARD: u64 = 128 << 10;
 
 /// The least memory limit: enough for the fewest shards.
 const LEAST_LIMIT_BYTES: u64 = LEAST_SHARDS_AT_LIMIT as u64 * LIMIT_BYTES_PER_SHARD;
+
+/// Below, a fingerprint takes less memory; above, it would hardly be a filter.
+const FILTER_RATES: RangeInclusive<f64> = 1e-9..=0.5;
+
+/// A filter that takes more bits a key than this is a mistake.
+const MOST_FILTER_BITS: f64 = 512.0;
 
 /// A span that timestamps can surely tell.
 const LONGEST_SPAN: Duration = Duration::from_secs(1_000 * 366 * 24 * 60 * 60);
@@ -153,8 +164,9 @@ impl Builder {
     pub fn build(mut self) -> Result<Deduper, ConfigError> {
         let mut problems = self.window_problems();
         problems.extend(self.limit_problem());
+        problems.extend(self.rate_problem());
         match (self.take_hasher(), problems.is_empty()) {
-            (Ok(hasher), true) => Ok(self.assemble(hasher)),
+            (Ok(hasher), true) => self.assemble(hasher),
             (Ok(_), false) => Err(ConfigError::new(problems)),
             (Err(problem), _) => {
                 problems.push(problem);
@@ -164,12 +176,17 @@ impl Builder {
     }
 
     /// Puts a deduper of a valid configuration together.
-    fn assemble(self, hasher: KeyHasher) -> Deduper {
+    fn assemble(self, hasher: KeyHasher) -> Result<Deduper, ConfigError> {
         let rules = Rules::new(self.window, self.lateness, self.mode, self.limit, self.tags);
+        if let Some(problem) = self.cost_problem(&rules) {
+            return Err(ConfigError::new(vec![problem]));
+        }
         let budget = Arc::new(Budget::new(self.limit.map(|limit| limit.bytes)));
         let shards = self.shards();
+        let rules =
+            rules.with_filters(self.capacity.map(|capacity| capacity as f64 / f64::from(shards)));
         budget.reserve(Shards::fixed_bytes(shards, &rules));
-        Deduper {
+        Ok(Deduper {
             shards: Shards::new(shards, rules, Arc::clone(&budget)),
             hasher,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
@@ -182,14 +199,18 @@ impl Builder {
             limit_bytes: self.limit.map(|limit| limit.bytes),
             next_to_maintain: AtomicUsize::new(0),
             maintained: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// How many shards: enough for the expected keys, and under a memory limit
     /// few enough that the first pages of all leave most of it free, and enough
     /// that one shard's share is within the slack.
     fn shards(&self) -> u32 {
-        let expected = self.capacity.unwrap_or(DEFAULT_CAPACITY).div_ceil(KEYS_PER_SHARD);
+        let keys_per_shard = match self.mode {
+            Mode::Filter { .. } => KEYS_PER_FILTER_SHARD,
+            Mode::Fingerprint | Mode::Verified => KEYS_PER_SHARD,
+        };
+        let expected = self.capacity.unwrap_or(DEFAULT_CAPACITY).div_ceil(keys_per_shard);
         let by_capacity = expected.clamp(LEAST_SHARDS.into(), MOST_SHARDS.into()) as u32;
         let by_capacity = by_capacity.next_power_of_two();
         let Some(limit) = self.limit else { return by_capacity };
@@ -203,6 +224,20 @@ impl Builder {
             limit_bytes,
             needed_bytes: LEAST_LIMIT_BYTES,
         })
+    }
+
+    fn rate_problem(&self) -> Option<ConfigProblem> {
+        let Mode::Filter { rate } = self.mode else { return None };
+        (!FILTER_RATES.contains(&rate)).then_some(ConfigProblem::FilterRate(rate))
+    }
+
+    /// Checked last: a window and a rate that are valid can be too much
+    /// together.
+    fn cost_problem(&self, rules: &Rules) -> Option<ConfigProblem> {
+        let Mode::Filter { rate } = self.mode else { return None };
+        let bits_per_key = rules.filter_bits_per_key(rate);
+        (bits_per_key > MOST_FILTER_BITS)
+            .then_some(ConfigProblem::FilterCost { rate, bits_per_key })
     }
 
     fn window_problems(&self) -> Vec<ConfigProblem> {

@@ -99,7 +99,7 @@ pub enum BatchErrorKind {
 }
 
 /// Everything that is wrong with a configuration, at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConfigError {
     problems: Vec<ConfigProblem>,
 }
@@ -129,7 +129,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// One thing that is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ConfigProblem {
     /// The window's span is zero.
@@ -159,6 +159,23 @@ pub enum ConfigProblem {
         limit_bytes: u64,
         /// The least that works.
         needed_bytes: u64,
+    },
+    /// The filter's rate is out of range.
+    #[error(
+        "a filter rate of {0}: use 1e-9 to 0.5, or `Mode::verified()` if no new key may be called \
+         a duplicate"
+    )]
+    FilterRate(f64),
+    /// The filter would take far more memory than fingerprints do.
+    #[error(
+        "a filter of rate {rate} over this many buckets would take {bits_per_key:.0} bits a key: \
+         use fewer buckets, a higher rate, or `Mode::fingerprint()` at about 116"
+    )]
+    FilterCost {
+        /// The rate asked for.
+        rate: f64,
+        /// What it would cost.
+        bits_per_key: f64,
     },
     /// The system gave no random secret for the keyed hash.
     #[error("the system gave no random secret ({0}): pass one with `hash_secret`")]

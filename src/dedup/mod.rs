@@ -15,7 +15,7 @@ use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::shard::{Coming, Refusal, Rules, Shards, Tally};
-use crate::stats::Stats;
+use crate::stats::{FilterStats, Stats};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
@@ -121,6 +121,9 @@ impl Deduper {
 
     /// Forgets a key, so that its next check is `Unique`: for a message whose
     /// processing failed. True iff the key was remembered.
+    ///
+    /// In filter mode it does nothing and is false: the bits of a key are also
+    /// those of others.
     pub fn forget(&self, key: &[u8]) -> bool {
         self.follow_clock();
         self.shards.forget(self.hasher.hash(key), key)
@@ -171,8 +174,9 @@ impl Deduper {
             memory_bytes: self.budget.used_bytes(),
             memory_limit_bytes: self.limit_bytes,
             shards: self.shards.len(),
-            false_duplicate_rate: self.false_duplicate_rate(total.live_keys),
+            false_duplicate_rate: self.false_duplicate_rate(total),
             effective_window: self.rules().effective_window(self.window),
+            filter: self.filter_stats(total),
         }
     }
 
@@ -231,11 +235,24 @@ impl Deduper {
 
     /// P(a new key meets its own 56 fingerprint bits among the live keys of
     /// its shard): a union bound over keys that are spread evenly.
-    fn false_duplicate_rate(&self, live_keys: u64) -> f64 {
+    /// In filter mode, by the fill of each shard.
+    fn false_duplicate_rate(&self, total: Tally) -> f64 {
+        let shards = self.shards.len() as f64;
         match self.rules().mode {
             Mode::Verified => 0.0,
-            Mode::Fingerprint => live_keys as f64 / self.shards.len() as f64 / (1_u64 << 56) as f64,
+            Mode::Fingerprint => total.live_keys as f64 / shards / (1_u64 << 56) as f64,
+            Mode::Filter { .. } => total.filter_rate / shards,
         }
+    }
+
+    fn filter_stats(&self, total: Tally) -> Option<FilterStats> {
+        let layers = self.shards.filter_layers()?;
+        let bits = layers.bytes() as f64 * 8.0;
+        Some(FilterStats {
+            layers: total.filter_layers,
+            lines: layers.lines(),
+            bits_per_key: if total.live_keys == 0 { 0.0 } else { bits / total.live_keys as f64 },
+        })
     }
 }
 

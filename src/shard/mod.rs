@@ -13,6 +13,7 @@
 //! - The key of every live slot is held by the arena (verified mode).
 
 mod counts;
+mod filtered;
 mod head;
 #[cfg(not(loom))]
 mod lock;
@@ -23,6 +24,7 @@ mod state;
 pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
+use crate::filter::{Filter, Layers, Plan};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
 use crate::memory::Budget;
@@ -59,6 +61,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Shards {
     rules: Rules,
     extents: Arc<Extents>,
+    /// In filter mode.
+    layers: Option<Arc<Layers>>,
     pool: Arc<BlockPool>,
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
@@ -71,6 +75,7 @@ pub(crate) struct Shards {
 /// A key on its way to its check.
 #[derive(Clone, Copy)]
 pub(crate) struct Coming<'a> {
+    hash: KeyHash,
     want: Slot,
     shard: u32,
     /// Where in its home line the key was seen.
@@ -81,8 +86,14 @@ pub(crate) struct Coming<'a> {
 }
 
 impl Coming<'_> {
-    pub(crate) const NONE: Self =
-        Self { want: Slot::EMPTY, shard: 0, seen: None, page: None, key: &[] };
+    pub(crate) const NONE: Self = Self {
+        hash: KeyHash::new(0),
+        want: Slot::EMPTY,
+        shard: 0,
+        seen: None,
+        page: None,
+        key: &[],
+    };
 }
 
 /// A shard begins a pair of cache lines, which processors fetch together: a
@@ -98,11 +109,15 @@ pub(crate) struct Tally {
     pub(crate) rejected: u64,
     pub(crate) evicted: u64,
     pub(crate) live_keys: u64,
+    /// Filter mode: the layers of one shard, at most.
+    pub(crate) filter_layers: usize,
+    /// Filter mode: P(a new key is called `Duplicate`), summed over shards.
+    pub(crate) filter_rate: f64,
 }
 
 impl Tally {
     /// The sum of two.
-    pub(crate) const fn plus(self, other: Self) -> Self {
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             uniques: self.uniques + other.uniques,
             duplicates: self.duplicates + other.duplicates,
@@ -110,6 +125,8 @@ impl Tally {
             rejected: self.rejected + other.rejected,
             evicted: self.evicted + other.evicted,
             live_keys: self.live_keys + other.live_keys,
+            filter_layers: self.filter_layers.max(other.filter_layers),
+            filter_rate: self.filter_rate + other.filter_rate,
         }
     }
 }
@@ -118,17 +135,20 @@ impl Shards {
     /// `count` (a power of two) empty shards.
     pub(crate) fn new(count: u32, rules: Rules, budget: Arc<Budget>) -> Self {
         let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
+        let (layers, mut filters) = filters(count, &rules, &budget);
         let (extents, all_pages) = Extents::new(count, budget);
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
             let load = load_of(number, count);
-            Shard::new(Lock::new(State::new(Table::new(pages), keys, &rules, load)))
+            let state = State::new(Table::new(pages), keys, &rules, load);
+            Shard::new(Lock::new(state.with_filter(filters.next())))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
         Self {
             rules,
             extents,
+            layers,
             pool,
             reclaiming: Mutex::new(()),
             shards,
@@ -140,7 +160,8 @@ impl Shards {
     /// The bytes that `count` empty shards take.
     pub(crate) fn fixed_bytes(count: u32, rules: &Rules) -> u64 {
         let counts = rules.reach() as u64 * 4 + 16;
-        u64::from(count) * ((size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts)
+        let filter = rules.filter.map_or(0, |plan| Filter::fixed_bytes(plan.generations));
+        u64::from(count) * ((size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts + filter)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -157,6 +178,10 @@ impl Shards {
     pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
         let shard = self.index(hash);
         let want = wanted(hash);
+        if let Some(layers) = &self.layers {
+            layers.prefetch(shard, hash);
+            return Coming { hash, want, shard: shard as u32, seen: None, page: None, key };
+        }
         let page = self.extents.glance(shard as u32, home(want, self.heads.pages(shard)));
         if let Some(page) = page {
             page.prefetch_home(want);
@@ -164,7 +189,7 @@ impl Shards {
         if self.rules.mode == Mode::Verified {
             self.prefetch_shard(shard);
         }
-        Coming { want, shard: shard as u32, seen: None, page, key }
+        Coming { hash, want, shard: shard as u32, seen: None, page, key }
     }
 
     /// Goes on with the checks of keys whose home lines have come: looks for
@@ -182,6 +207,7 @@ impl Shards {
         match self.rules.mode {
             Mode::Fingerprint => self.glimpse_fingerprint(coming),
             Mode::Verified => self.locked(coming.shard as usize).prefetch_key(coming.want),
+            Mode::Filter { .. } => self.prefetch_shard(coming.shard as usize),
         }
     }
 
@@ -237,10 +263,12 @@ impl Shards {
         mut coming: Coming<'_>,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
-        self.glimpse_one(&mut coming);
-        if self.recognises(&coming, &Present::new(&self.rules, at)) {
-            self.recognised.add(1);
-            return Ok(Verdict::Duplicate);
+        if self.rules.mode == Mode::Fingerprint {
+            self.glimpse_fingerprint(&mut coming);
+            if self.recognises(&coming, &Present::new(&self.rules, at)) {
+                self.recognised.add(1);
+                return Ok(Verdict::Duplicate);
+            }
         }
         self.check_locked(&coming, at)
     }
@@ -263,7 +291,11 @@ impl Shards {
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
-        let verdict = state.check(&self.rules, coming.want, coming.key, at);
+        let verdict = if self.layers.is_some() {
+            state.check_filtered(&self.rules, coming.hash, at)
+        } else {
+            state.check(&self.rules, coming.want, coming.key, at)
+        };
         self.publish(index, &state);
         verdict
     }
@@ -367,6 +399,11 @@ impl Shards {
         state.tally()
     }
 
+    /// The filter's layers, in filter mode.
+    pub(crate) fn filter_layers(&self) -> Option<&Layers> {
+        self.layers.as_deref()
+    }
+
     #[inline]
     fn publish(&self, index: usize, state: &State) {
         self.heads.publish(index, &state.table, state.ages.newest());
@@ -387,4 +424,15 @@ impl Shards {
     fn index(&self, hash: KeyHash) -> usize {
         hash.high() as usize & (self.shards.len() - 1)
     }
+}
+
+/// The layers and the filter of each shard, in filter mode.
+fn filters(
+    count: u32,
+    rules: &Rules,
+    budget: &Arc<Budget>,
+) -> (Option<Arc<Layers>>, std::vec::IntoIter<Filter>) {
+    let build = |plan: Plan| plan.build(count, rules.watermark.bucket(), Arc::clone(budget));
+    let (layers, filters) = rules.filter.map(build).unzip();
+    (layers, filters.unwrap_or_default().into_iter())
 }

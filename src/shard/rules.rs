@@ -1,5 +1,6 @@
 //! What all shards of a deduper share: the rules, and the moving bounds.
 
+use crate::filter::Plan;
 use crate::memory::{MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::sync::atomic::{AtomicI64, Ordering};
@@ -21,6 +22,8 @@ pub(crate) struct Rules {
     /// How many buckets ahead of the watermark a record can be.
     pub(super) ahead: i64,
     pub(super) tags: u8,
+    /// In filter mode.
+    pub(super) filter: Option<Plan>,
 }
 
 impl Rules {
@@ -47,14 +50,36 @@ impl Rules {
             is_event_time,
             ahead: grid.reach(lateness),
             tags,
+            filter: None,
         };
         assert!(rules.clearing_steps() > 0, "{tags} tags are too few for this window");
         rules
     }
 
+    /// These rules, with filters in filter mode: for so many expected `keys` in
+    /// each of so many shards, if that is known.
+    pub(crate) fn with_filters(self, keys: Option<f64>) -> Self {
+        let Mode::Filter { rate } = self.mode else { return self };
+        let generations = self.generations();
+        // What is expected to be live are the keys of one span.
+        let keys = keys.map(|keys| keys / self.grid.buckets as f64);
+        Self { filter: Some(Plan { rate, generations, tags: self.tags, keys }), ..self }
+    }
+
     /// Buckets that can be live at once.
     pub(super) const fn reach(&self) -> i64 {
         self.grid.buckets + self.ahead + 1
+    }
+
+    /// The generations that a filter needs: one for each bucket that can be
+    /// live. An unbounded window has one bucket for ever.
+    pub(super) const fn generations(&self) -> u32 {
+        if self.grid.is_unbounded() { 1 } else { self.reach() as u32 }
+    }
+
+    /// What filters over this window cost at a rate.
+    pub(crate) fn filter_bits_per_key(&self, rate: f64) -> f64 {
+        Plan::bits_per_key(rate, self.generations())
     }
 
     /// A slot's bucket is surely dead `reach` buckets later, and its tag comes
@@ -81,7 +106,7 @@ impl Rules {
     #[inline]
     pub(super) const fn identity(&self) -> Identity {
         match self.mode {
-            Mode::Fingerprint => Identity::FINGERPRINT,
+            Mode::Fingerprint | Mode::Filter { .. } => Identity::FINGERPRINT,
             Mode::Verified => Identity::CODE,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::counts::Counts;
 use super::{Refusal, Rules, Tally};
+use crate::filter::Filter;
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
@@ -37,6 +38,8 @@ pub(super) struct State {
     pub(super) late: u64,
     pub(super) rejected: u64,
     pub(super) evicted: u64,
+    /// In filter mode; table and arena are empty then.
+    pub(super) filter: Option<Box<Filter>>,
 }
 
 /// Bytes in a cache line.
@@ -103,7 +106,18 @@ impl State {
             late: 0,
             rejected: 0,
             evicted: 0,
+            filter: None,
         }
+    }
+
+    /// This state in filter mode.
+    pub(super) fn with_filter(self, filter: Option<Filter>) -> Self {
+        Self { filter: filter.map(Box::new), ..self }
+    }
+
+    #[inline]
+    pub(super) fn filter(&mut self) -> &mut Filter {
+        self.filter.as_mut().expect("filter mode has a filter")
     }
 
     #[inline]
@@ -170,6 +184,9 @@ impl State {
     ) -> bool {
         let moment = Moment::new(rules, at);
         self.roll(rules, Moment { at: moment.watermark, ..moment });
+        if self.filter.is_some() {
+            return !moment.is_late() && self.contains_filtered(rules, hash, moment.at);
+        }
         !moment.is_late()
             && self.find(rules, wanted(hash), key).is_ok_and(|(_, slot)| {
                 self.ages.bucket(slot.tag()) >= rules.window_start(moment.at)
@@ -196,7 +213,7 @@ impl State {
             return Err(None);
         }
         let is_key = |slot: Slot| match rules.mode {
-            Mode::Fingerprint => true,
+            Mode::Fingerprint | Mode::Filter { .. } => true,
             Mode::Verified => {
                 self.keys.as_ref().is_some_and(|keys| keys.is_at(slot.address(), key))
             }
@@ -302,6 +319,9 @@ impl State {
     fn roll_to(&mut self, rules: &Rules, low: Bucket, newest: Bucket, expired: Bucket) {
         self.drop_buckets_before(low, expired);
         self.ages = Ages::new(self.ages.newest(), low, rules.tags);
+        if let Some(filter) = &mut self.filter {
+            filter.roll_to(newest, low);
+        }
         let steps = newest.since(self.ages.newest());
         if steps > 0 {
             // Read with the tags as they were: `newest` moves afterwards.
@@ -336,14 +356,16 @@ impl State {
         self.compact_if_worth();
     }
 
-    pub(super) const fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> Tally {
         Tally {
             uniques: self.uniques,
             duplicates: self.duplicates,
             late: self.late,
             rejected: self.rejected,
             evicted: self.evicted,
-            live_keys: self.counts.live() as u64,
+            live_keys: self.counts.live().into(),
+            filter_layers: self.filter.as_ref().map_or(0, |filter| filter.layers()),
+            filter_rate: self.filter.as_ref().map_or(0.0, |filter| filter.rate()),
         }
     }
 }

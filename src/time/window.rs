@@ -126,7 +126,7 @@ impl Grid {
         (!self.is_unbounded()).then(|| Duration::from_micros(micros))
     }
 
-    const fn is_unbounded(self) -> bool {
+    pub(crate) const fn is_unbounded(self) -> bool {
         self.width_micros == i64::MAX
     }
 }

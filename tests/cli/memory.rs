@@ -60,3 +60,20 @@ fn repeated_keys_share_the_cap() {
     let input = "a\na\nb\na\n";
     assert_eq!(dedup(["-d", "--memory=64M"], input).text(), "a\n");
 }
+
+#[test]
+fn a_filter_passes_nearly_all_new_lines_in_bounded_memory() {
+    let input = flood();
+    let outcome = dedup(["--mode=filter=1e-4", "--memory=8M", "--stats=json"], &input);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let passed = String::from_utf8(outcome.output.clone()).expect("text").lines().count();
+    assert!((400_001 - 120..=400_001).contains(&passed), "{passed} of 400,001 different lines");
+    assert_eq!(dedup(["--mode=filter=1e-4"], "a\nb\na\nb\n").text(), "a\nb\n");
+    assert_eq!(dedup(["--mode=filter=1e-4", "-d"], "a\nb\na\na\n").text(), "a\n");
+}
+
+#[test]
+fn a_filter_that_costs_too_much_is_refused() {
+    let outcome = dedup(["--mode=filter=1e-9", "--window=1m", "--buckets=120"], "a\n");
+    assert!(outcome.failure().contains("use fewer buckets"), "{}", outcome.errors);
+}

@@ -147,5 +147,11 @@ impl Config {
     }
 }
 
-/// The two modes.
+/// The two modes that keep each key by itself.
 pub const MODES: [Mode; 2] = [Mode::fingerprint(), Mode::verified()];
+
+/// A filter whose mistakes are too rare to be seen.
+pub const FILTER: Mode = Mode::filter(1e-6);
+
+/// All three.
+pub const ALL_MODES: [Mode; 3] = [Mode::fingerprint(), Mode::verified(), FILTER];

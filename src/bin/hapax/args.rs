@@ -3,6 +3,7 @@
 use crate::event_time::TimeFormat;
 use crate::quantity::{self, Delimiter, Size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hapax::Mode;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -146,9 +147,16 @@ pub(crate) struct DedupArgs {
     )]
     pub(crate) max_ahead: Option<Duration>,
 
-    /// What is kept of a key: all of it, or a 56-bit fingerprint
-    #[arg(long, value_enum, default_value = "verified", help_heading = "Memory")]
-    pub(crate) mode: ModeName,
+    /// What is kept of a key: `verified`, all of it; `fingerprint`, 56 bits of a hash;
+    /// `filter=RATE`, a few bits, so that one new key in 1/RATE is dropped as a duplicate
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = quantity::mode,
+        default_value = "verified",
+        help_heading = "Memory"
+    )]
+    pub(crate) mode: Mode,
 
     /// Cap on the memory for keys, such as 500M or 2G (1G = 1024M); -d divides it between two sets of
     /// keys, -c keeps its counts beside it
@@ -214,13 +222,6 @@ pub(crate) enum OnLate {
     #[default]
     Pass,
     Drop,
-}
-
-/// `--mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ModeName {
-    Verified,
-    Fingerprint,
 }
 
 /// `--on-full`.

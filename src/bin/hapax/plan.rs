@@ -1,7 +1,7 @@
 //! The flags, resolved once: everything the run needs to know, and nothing of
 //! how it was asked for.
 
-use crate::args::{DedupArgs, FormatName, ModeName, OnError, OnFullName, OnLate, StatsStyle};
+use crate::args::{DedupArgs, FormatName, OnError, OnFullName, OnLate, StatsStyle};
 use crate::engine::{EnginePlan, EventTime, WindowPlan};
 use crate::error::Failure;
 use crate::format::{Column, Columns, Csv, Format, JsonPath, Jsonl, Lines};
@@ -56,6 +56,7 @@ impl Plan {
         let origins = origins(&args.files);
         check_duplicates(&args)?;
         check_time(&args)?;
+        check_mode(&args)?;
         let format = format_name(&args, &origins)?;
         check_format_flags(&args, format)?;
         Ok(Self {
@@ -176,6 +177,16 @@ fn check_time(args: &DedupArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+fn check_mode(args: &DedupArgs) -> Result<(), Failure> {
+    let is_filter = matches!(args.mode, Mode::Filter { .. });
+    if is_filter && args.repeated && args.window.is_some() {
+        return Err(usage(
+            "-d --window forgets single keys, which a filter cannot: give --mode fingerprint",
+        ));
+    }
+    Ok(())
+}
+
 /// The format that was asked for, or that the files' endings tell.
 fn format_name(args: &DedupArgs, origins: &[Origin]) -> Result<FormatName, Failure> {
     if let Some(format) = args.format {
@@ -269,16 +280,12 @@ fn engine(args: &DedupArgs) -> EnginePlan {
         lateness: args.lateness.unwrap_or(span),
         max_ahead: args.max_ahead,
     });
-    let mode = match args.mode {
-        ModeName::Verified => Mode::verified(),
-        ModeName::Fingerprint => Mode::fingerprint(),
-    };
     let on_full = match args.on_full {
         None | Some(OnFullName::Reject) => OnFull::Reject,
         Some(OnFullName::EvictOldest) => OnFull::EvictOldest,
     };
     let memory = args.memory.map(|Size(bytes)| (bytes, on_full));
-    EnginePlan { window, event_time, mode, memory, capacity: None }
+    EnginePlan { window, event_time, mode: args.mode, memory, capacity: None }
 }
 
 fn report(args: &DedupArgs) -> ReportKind {

@@ -1,5 +1,6 @@
 //! Flag values with a unit: spans of time, sizes, and the delimiter.
 
+use hapax::Mode;
 use jiff::{Span, SpanRelativeTo};
 use std::time::Duration;
 
@@ -37,6 +38,23 @@ pub(crate) fn size(text: &str) -> Result<Size, String> {
     number.checked_mul(1 << shift).map(Size).ok_or_else(|| "more than memory can be".to_owned())
 }
 
+/// Reads what is kept of a key: `verified`, `fingerprint` or `filter=RATE`.
+pub(crate) fn mode(text: &str) -> Result<Mode, String> {
+    match text.split_once('=') {
+        None if text == "verified" => Ok(Mode::verified()),
+        None if text == "fingerprint" => Ok(Mode::fingerprint()),
+        Some(("filter", rate)) => filter(rate),
+        None if text == "filter" => Err("give the filter a rate, such as filter=1e-4".to_owned()),
+        _ => Err("give verified, fingerprint or filter=RATE, such as filter=1e-4".to_owned()),
+    }
+}
+
+fn filter(rate: &str) -> Result<Mode, String> {
+    let advice = "give a rate from 1e-9 to 0.5, such as filter=1e-4";
+    let rate: f64 = rate.parse().map_err(|_| advice.to_owned())?;
+    if (1e-9..=0.5).contains(&rate) { Ok(Mode::filter(rate)) } else { Err(advice.to_owned()) }
+}
+
 /// Reads the byte between two fields; `\t` is a tab.
 pub(crate) fn delimiter(text: &str) -> Result<Delimiter, String> {
     match text.as_bytes() {
@@ -52,6 +70,16 @@ pub(crate) fn delimiter(text: &str) -> Result<Delimiter, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modes_have_names_and_filters_a_rate() {
+        assert_eq!(mode("verified"), Ok(Mode::verified()));
+        assert_eq!(mode("filter=1e-4"), Ok(Mode::filter(1e-4)));
+        for bad in ["filter", "filter=", "filter=0", "filter=NaN", "filter=1", "filter=x", "exact"]
+        {
+            assert!(mode(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn spans_add_their_units() {

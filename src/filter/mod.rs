@@ -1,0 +1,670 @@
+//! The front tier: one shard's filter, which knows a key by a few bits.
+//!
+//! A filter answers "not in the window" for certain and "in the window" with a
+//! probability of error that was asked for. Its memory is *layers* of *blocks*;
+//! a block has one *generation* for each bucket that can be live at once, and
+//! one probe answers for all of them (`block`). Time passes by giving the
+//! oldest generation to the new bucket: blocks are cleared when they are next
+//! touched, so a rotation is a few counters and a bounded sweep.
+//!
+//! A bucket that outgrows its layer goes on in a new, larger one, where it may
+//! use a smaller share of the rate (`sizing`); later buckets begin in the
+//! newest layer, and an older one goes when its last bucket is dead. When a
+//! bucket begins, a layer that has proved too small or far too large is
+//! replaced by one that fits what the buckets really hold.
+//!
+//! The filter knows buckets, not what they mean: when a check is a duplicate,
+//! and which policy holds at the memory limit, is the shard's.
+//!
+//! # Invariants
+//!
+//! - At most `generations` successive buckets are live, up to `newest`.
+//! - A line's tag is exact, because each is touched before `tags` buckets have
+//!   passed; where as many as there are generations pass at once, all is dead,
+//!   and let go.
+//! - Only the newest slice takes keys.
+
+mod block;
+mod layer;
+mod sizing;
+
+use crate::hash::KeyHash;
+use crate::memory::Budget;
+use crate::time::Bucket;
+
+pub(crate) use block::Probe;
+pub(crate) use layer::Layers;
+
+use block::{Layout, Newest};
+use layer::{FEW_BLOCKS, Slice};
+use sizing::Sizing;
+use std::sync::Arc;
+
+/// A layer that fits what buckets hold has this much room to spare ...
+const SPARE: f64 = 1.1;
+/// ... and is replaced when it has more than this, after a whole window.
+const TOO_LARGE: f64 = 1.5;
+
+/// A bucket that outgrows its layer gets a layer for as many keys again.
+const GROWTH: f64 = 1.0;
+/// Where there is one bucket for ever, its layers stay, and each costs every
+/// probe a cache miss: fewer and larger ones.
+const GROWTH_FOR_EVER: f64 = 3.0;
+
+/// What every filter of one deduper is built for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// P(a new key is called known), per check, over all live buckets.
+    pub(crate) rate: f64,
+    /// Buckets that can be live at once.
+    pub(crate) generations: u32,
+    /// Number of tags: line tags wrap after so many buckets.
+    pub(crate) tags: u8,
+    /// Keys that a bucket is expected to hold in one shard; `None`: unknown,
+    /// begin small.
+    pub(crate) keys: Option<f64>,
+}
+
+/// One shard's filter.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    newest: Newest,
+    newest_bucket: Bucket,
+    /// Buckets before this one are dead.
+    low: Bucket,
+    /// In the order in which they were entered: the last takes new keys.
+    slices: Vec<Held>,
+    layers: Arc<Layers>,
+    shard: u32,
+    /// Blocks of a layer that is entered where no other is held.
+    first_blocks: u32,
+}
+
+/// A slice of a layer, and how many keys each generation has in it.
+#[derive(Debug)]
+struct Held {
+    slice: Slice,
+    fills: Box<[Fill]>,
+    /// The bucket in which it was entered.
+    entered: Bucket,
+    /// The latest bucket that it has keys of, or in which it was entered.
+    latest: Bucket,
+    /// The next block to be swept.
+    cursor: usize,
+}
+
+/// How many keys a generation has in a slice.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fill {
+    keys: u32,
+    /// With so many keys there must be a look at what else it may take.
+    room: u32,
+}
+
+impl Fill {
+    #[inline]
+    const fn has_room(self) -> bool {
+        self.keys < self.room
+    }
+}
+
+/// There was no memory for another layer; the key was not recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom;
+
+impl Plan {
+    /// What so many generations cost at a rate: bits of filter memory per live
+    /// key, in a steady stream of expected size.
+    pub(crate) fn bits_per_key(rate: f64, generations: u32) -> f64 {
+        Sizing::new(rate, generations).bits_per_key(generations)
+    }
+
+    /// The filters of so many shards, as of the bucket `newest`, and their
+    /// layers.
+    pub(crate) fn build(
+        self,
+        shards: u32,
+        newest: Bucket,
+        budget: Arc<Budget>,
+    ) -> (Arc<Layers>, Vec<Filter>) {
+        let sizing = Sizing::new(self.rate, self.generations);
+        let layout = Layout::new(&sizing, self.generations);
+        let first_blocks = self.keys.map_or(FEW_BLOCKS, |keys| sizing.blocks(0, keys) as u32 + 1);
+        let layers = Arc::new(Layers::new(shards, layout, sizing, budget));
+        let filter = |shard| {
+            let layers = Arc::clone(&layers);
+            let mut filter = Filter {
+                newest: Newest { tag: 0, generation: 0, tags: self.tags },
+                newest_bucket: newest,
+                low: newest,
+                slices: Vec::new(),
+                layers,
+                shard,
+                first_blocks,
+            };
+            filter.turn_to(newest);
+            filter
+        };
+        let filters = (0..shards).map(filter).collect();
+        (layers, filters)
+    }
+}
+
+impl Filter {
+    /// Bytes of one shard's filter apart from its layers.
+    pub(crate) fn fixed_bytes(generations: u32) -> u64 {
+        let fills = generations as usize * size_of::<Fill>();
+        (size_of::<Self>() + size_of::<Held>() + fills + Layers::BYTES_PER_SHARD) as u64
+    }
+
+    /// Where a key belongs, to be looked for or recorded.
+    #[inline]
+    pub(crate) fn probe(&self, hash: KeyHash) -> Probe {
+        self.layers.layout.probe(hash)
+    }
+
+    /// The latest bucket from `from` on that has the key, as far as the filter
+    /// knows; or an earlier one that is `enough`.
+    #[inline]
+    pub(crate) fn find(&mut self, probe: &Probe, from: Bucket, enough: Bucket) -> Option<Bucket> {
+        let layout = &self.layers.layout;
+        let mut found = None;
+        for held in self.slices.iter_mut().rev() {
+            let block = held.slice.block_mut(probe.block(held.slice.blocks()));
+            layout.freshen(block, self.newest);
+            if let Some(age) = layout.youngest(block, probe, self.newest) {
+                let bucket = self.newest_bucket.minus(age.into());
+                found = found.max(Some(bucket).filter(|bucket| *bucket >= from));
+                if found >= Some(enough) {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Records a key in a live bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if that needs another layer, and there is no memory for it.
+    #[inline]
+    pub(crate) fn insert(&mut self, probe: &Probe, at: Bucket) -> Result<(), NoRoom> {
+        let generation = self.generation(at);
+        if !self.slices.last().is_some_and(|held| held.fills[generation].has_room()) {
+            self.make_room(generation)?;
+        }
+        self.insert_in_newest(probe, at, generation);
+        Ok(())
+    }
+
+    #[inline]
+    fn insert_in_newest(&mut self, probe: &Probe, at: Bucket, generation: usize) {
+        let held = self.slices.last_mut().expect("a slice has room");
+        held.fills[generation].keys += 1;
+        held.latest = held.latest.max(at);
+        let block = held.slice.block_mut(probe.block(held.slice.blocks()));
+        self.layers.layout.freshen(block, self.newest);
+        self.layers.layout.insert(block, probe, generation as u32);
+    }
+
+    /// Records a key that was found, in a live bucket, whether that has room or
+    /// not: the rate suffers.
+    pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) {
+        let generation = self.generation(at);
+        if !self.slices.is_empty() {
+            self.insert_in_newest(probe, at, generation);
+        }
+    }
+
+    /// Moves on to a later newest bucket, or a later lowest one.
+    pub(crate) fn roll_to(&mut self, newest: Bucket, low: Bucket) {
+        let steps = newest.since(self.newest_bucket);
+        self.low = low;
+        self.slices.retain(|held| held.latest >= low);
+        if steps >= self.generations() {
+            self.slices.clear();
+        }
+        if steps > 0 {
+            // Tags are read as they were: `newest` moves afterwards.
+            self.sweep(steps);
+            self.turn_to(newest);
+            self.empty_generations(steps);
+            self.fit();
+        }
+        self.publish();
+    }
+
+    /// Sweeps a share of the blocks for each of `steps` buckets, so that each
+    /// is touched before its tags come round: `steps` buckets pass at once, up
+    /// to all generations but one, and so that many tags are held back.
+    fn sweep(&mut self, steps: i64) {
+        let rounds = usize::from(self.newest.tags) - self.generations() as usize;
+        for held in &mut self.slices {
+            let blocks = held.slice.blocks() as usize;
+            let share = blocks / rounds + 1;
+            for _ in 0..blocks.min(share * steps as usize) {
+                let block = held.slice.block_mut(held.cursor);
+                self.layers.layout.freshen(block, self.newest);
+                held.cursor = (held.cursor + 1) % blocks;
+            }
+        }
+    }
+
+    fn turn_to(&mut self, newest: Bucket) {
+        self.newest_bucket = newest;
+        self.newest.tag = newest.0.rem_euclid(self.newest.tags.into()) as u8;
+        self.newest.generation = newest.0.rem_euclid(self.generations()) as u32;
+    }
+
+    /// The generations of the `steps` newest buckets have no keys yet.
+    fn empty_generations(&mut self, steps: i64) {
+        for age in 0..steps.min(self.generations()) {
+            let generation = self.generation(self.newest_bucket.minus(age));
+            for held in &mut self.slices {
+                held.fills[generation] = Fill::default();
+            }
+        }
+    }
+
+    /// Where the newest slice has proved too small, or far too large for a
+    /// whole window, enters a layer that fits the fullest bucket.
+    fn fit(&mut self) {
+        let Some(Held { slice, entered, .. }) = self.slices.last() else { return };
+        let sizing = &self.layers.sizing;
+        let keys = (0..self.generations() as usize).map(|generation| self.keys(generation));
+        let fullest = keys.max().unwrap_or(0);
+        let needed = sizing.blocks(0, f64::from(fullest));
+        let most = (needed * TOO_LARGE).max(FEW_BLOCKS.into()) as u32;
+        let is_enough = |blocks| sizing.room(0, blocks, sizing.rate()) >= fullest;
+        let fits = |blocks| is_enough(blocks) && blocks <= most;
+        let is_judged = self.newest_bucket.since(*entered) >= self.generations();
+        let stays = is_enough(slice.blocks()) && (slice.blocks() <= most || !is_judged);
+        let better = if stays {
+            self.layers.follow(self.shard, Some(slice), fits)
+        } else {
+            let blocks = ((needed * SPARE) as u32).max(FEW_BLOCKS);
+            self.layers.enter(self.shard, Some(slice), blocks, fits)
+        };
+        if let Some(slice) = better {
+            self.hold(slice);
+        }
+    }
+
+    /// Lets a generation take more keys: within its share of the rate, or in a
+    /// new layer.
+    #[cold]
+    fn make_room(&mut self, generation: usize) -> Result<(), NoRoom> {
+        if self.widen(generation) {
+            return Ok(());
+        }
+        let held = self.slices.last().map(|held| &held.slice);
+        let blocks = held.map_or(self.first_blocks, |_| self.more_blocks(generation));
+        let blocks = blocks.max(FEW_BLOCKS);
+        let entered = self.layers.enter(self.shard, held, blocks, |there| there >= blocks / 4 * 3);
+        self.hold(entered.ok_or(NoRoom)?);
+        self.publish();
+        if self.widen(generation) { Ok(()) } else { Err(NoRoom) }
+    }
+
+    /// The blocks of the next layer for a bucket that outgrew its last one.
+    fn more_blocks(&self, generation: usize) -> u32 {
+        let is_for_ever = self.generations() == 1;
+        let growth = if is_for_ever { GROWTH_FOR_EVER } else { GROWTH };
+        let keys = f64::from(self.keys(generation)) * growth;
+        let layers = self.slices.iter().filter(|held| held.fills[generation].keys > 0);
+        self.layers.sizing.blocks(layers.count(), keys) as u32
+    }
+
+    /// Sets the room of a generation in the newest slice: by its share of the
+    /// rate, or by what all others leave of it, if that is less. True iff it
+    /// has room then.
+    fn widen(&mut self, generation: usize) -> bool {
+        let left = self.rate_left(generation);
+        let Some((held, older)) = self.slices.split_last_mut() else { return false };
+        let place = older.iter().filter(|held| held.fills[generation].keys > 0).count();
+        let fill = &mut held.fills[generation];
+        fill.room = self.layers.sizing.room(place, held.slice.blocks(), left);
+        fill.has_room()
+    }
+
+    /// Lets a bucket use all of the rate that others leave. True iff it has
+    /// room then. For want of memory: later buckets will find less left.
+    pub(crate) fn stretch(&mut self, at: Bucket) -> bool {
+        let generation = self.generation(at);
+        let left = self.rate_left(generation);
+        let Some(held) = self.slices.last_mut() else { return false };
+        let fill = &mut held.fills[generation];
+        fill.room = self.layers.sizing.room_at(left, held.slice.blocks());
+        fill.has_room()
+    }
+
+    /// What the rate asked for leaves to a generation in the newest slice.
+    fn rate_left(&self, generation: usize) -> f64 {
+        let own = self.slices.last().map_or(0.0, |held| self.rate_in(held, generation));
+        self.layers.sizing.rate() - (self.rate() - own)
+    }
+
+    /// P(a new key is called known), at the present fill.
+    pub(crate) fn rate(&self) -> f64 {
+        let live = self.newest_bucket.since(self.low).min(self.generations() - 1);
+        let buckets = (0..=live).map(|age| self.newest_bucket.minus(age));
+        let generations = buckets.map(|bucket| self.generation(bucket));
+        generations
+            .flat_map(|own| self.slices.iter().map(move |held| self.rate_in(held, own)))
+            .sum()
+    }
+
+    fn rate_in(&self, held: &Held, generation: usize) -> f64 {
+        self.layers.sizing.rate_of(held.fills[generation].keys, held.slice.blocks())
+    }
+
+    /// Gives up the keys of one bucket.
+    pub(crate) fn forget_bucket(&mut self, bucket: Bucket) {
+        let generation = self.generation(bucket);
+        for held in &mut self.slices {
+            held.fills[generation] = Fill::default();
+            for block in 0..held.slice.blocks() as usize {
+                let block = held.slice.block_mut(block);
+                self.layers.layout.freshen(block, self.newest);
+                self.layers.layout.clear(block, generation as u32);
+            }
+        }
+    }
+
+    /// How many layers a look-up may read.
+    pub(crate) fn layers(&self) -> usize {
+        self.slices.len()
+    }
+
+    fn hold(&mut self, slice: Slice) {
+        let fills = vec![Fill::default(); self.generations() as usize].into();
+        let now = self.newest_bucket;
+        self.slices.push(Held { slice, fills, entered: now, latest: now, cursor: 0 });
+    }
+
+    fn publish(&self) {
+        self.layers.publish(self.shard, self.slices.iter().rev().map(|held| &held.slice));
+    }
+
+    fn keys(&self, generation: usize) -> u32 {
+        self.slices.iter().map(|held| held.fills[generation].keys).sum()
+    }
+
+    #[inline]
+    fn generation(&self, bucket: Bucket) -> usize {
+        let age = self.newest_bucket.since(bucket) as u32;
+        self.layers.layout.generation(self.newest, age) as usize
+    }
+
+    fn generations(&self) -> i64 {
+        self.layers.layout.generations().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use siphasher::sip128::SipHasher13;
+    use std::collections::HashMap;
+
+    const PLAN: Plan = Plan { rate: 1e-2, generations: 9, tags: 255, keys: None };
+
+    /// One filter, and the shard's part in its time: the window's lower end
+    /// follows the newest bucket.
+    struct Rig {
+        filter: Filter,
+        generations: i64,
+        now: Bucket,
+        budget: Arc<Budget>,
+    }
+
+    impl Rig {
+        fn new(plan: Plan, limit: Option<u64>) -> Self {
+            let budget = Arc::new(Budget::new(limit));
+            let (_, mut filters) = plan.build(1, Bucket(-3), Arc::clone(&budget));
+            let (filter, generations) = (filters.remove(0), plan.generations.into());
+            Self { filter, generations, now: Bucket(-3), budget }
+        }
+
+        fn low(&self) -> Bucket {
+            self.now.minus(self.generations - 1)
+        }
+
+        fn advance(&mut self, steps: i64) {
+            self.now = self.now.plus(steps);
+            self.filter.roll_to(self.now, self.low());
+        }
+
+        fn knows(&mut self, key: u64) -> bool {
+            let probe = self.filter.probe(hash(key));
+            self.filter.find(&probe, self.low(), self.low()).is_some()
+        }
+
+        /// Checks a key as a fixed window does. True iff it was new.
+        fn check(&mut self, key: u64) -> bool {
+            let probe = self.filter.probe(hash(key));
+            let is_new = self.filter.find(&probe, self.low(), self.low()).is_none();
+            if is_new {
+                self.filter.insert(&probe, self.now).unwrap();
+            }
+            is_new
+        }
+
+        fn fill(&mut self, keys: impl IntoIterator<Item = u64>) {
+            for key in keys {
+                self.check(key);
+            }
+        }
+
+        /// The share of new keys that are called known.
+        fn measured(&mut self, keys: u64) -> f64 {
+            let known = (0..keys).filter(|key| self.knows(u64::MAX - key)).count();
+            known as f64 / keys as f64
+        }
+    }
+
+    /// A hash that no test's key shares with another: a pseudo-random function.
+    fn hash(key: u64) -> KeyHash {
+        let hash = SipHasher13::new_with_key(&[7; 16]).hash(&key.to_le_bytes());
+        KeyHash::new(hash.as_u128())
+    }
+
+    /// Within three deviations and `slack` of what was predicted.
+    fn assert_near(measured: f64, predicted: f64, probes: u64, slack: f64, what: &str) {
+        let deviation = (predicted / probes as f64).sqrt();
+        let most = predicted * slack + 3.0 * deviation;
+        assert!((measured - predicted).abs() < most, "{what}: {measured} for {predicted}");
+    }
+
+    #[test]
+    fn the_measured_rate_is_the_predicted_one_and_that_asked_for() {
+        for (rate, generations) in [(1e-1, 9), (1e-2, 9), (1e-2, 1), (1e-3, 18), (1e-2, 60)] {
+            let plan = Plan { rate, generations, keys: Some(20_000.0), ..PLAN };
+            let mut rig = Rig::new(plan, None);
+            for bucket in 0..u64::from(generations) {
+                rig.advance(i64::from(generations > 1));
+                rig.fill((0..20_000).map(|key| bucket << 32 | key));
+            }
+            let what = format!("{rate} over {generations}");
+            let (measured, predicted) = (rig.measured(200_000), rig.filter.rate());
+            assert_near(measured, predicted, 200_000, 0.05, &what);
+            assert!(predicted <= rate && predicted > rate / 2.0, "{what}: {predicted}");
+            assert_eq!(rig.filter.layers(), 1);
+        }
+    }
+
+    #[test]
+    fn ten_times_the_expected_keys_keep_the_rate() {
+        for (generations, layers) in [(9, 1), (1, 4)] {
+            let plan = Plan { generations, keys: Some(5_000.0), ..PLAN };
+            let mut rig = Rig::new(plan, None);
+            for bucket in 0..2 * u64::from(generations) {
+                rig.advance(i64::from(generations > 1));
+                rig.fill((0..50_000).map(|key| bucket << 32 | key));
+                let (measured, predicted) = (rig.measured(20_000), rig.filter.rate());
+                assert!(predicted <= PLAN.rate, "{predicted} in bucket {bucket}");
+                assert_near(measured, predicted, 20_000, 0.05, "growing");
+            }
+            assert!(rig.filter.layers() <= layers, "{} layers", rig.filter.layers());
+        }
+    }
+
+    #[test]
+    fn a_steady_stream_of_unknown_size_comes_to_fit() {
+        let mut rig = Rig::new(PLAN, None);
+        for bucket in 0..25 {
+            rig.advance(1);
+            rig.fill((0..30_000).map(|key| bucket << 32 | key));
+        }
+        let bits = rig.budget.used_bytes() as f64 * 8.0 / (8.5 * 30_000.0);
+        assert!(bits < 26.0, "{bits} bits a key");
+        assert_eq!(rig.filter.layers(), 1);
+    }
+
+    #[test]
+    fn memory_goes_back_after_a_flood() {
+        let mut rig = Rig::new(PLAN, None);
+        let trickle = |rig: &mut Rig, buckets: u64| {
+            for bucket in 0..buckets {
+                rig.advance(1);
+                rig.fill((0..100).map(|key| bucket << 32 | key));
+            }
+            rig.budget.used_bytes()
+        };
+        let before = trickle(&mut rig, 20);
+        rig.fill((0..300_000).map(|key| 1 << 60 | key));
+        assert!(rig.budget.used_bytes() > 20 * before);
+        let after = trickle(&mut rig, 30);
+        assert!(after <= before, "{after} bytes, {before} before");
+        rig.advance(9);
+        assert_eq!(rig.budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn at_the_limit_a_bucket_stretches_into_what_others_leave_and_no_further() {
+        let mut rig = Rig::new(PLAN, Some(64 << 10));
+        rig.advance(1);
+        let mut key = 0;
+        let mut fill = |rig: &mut Rig| {
+            let before = key;
+            loop {
+                key += 1;
+                let probe = rig.filter.probe(hash(key));
+                if rig.filter.find(&probe, rig.low(), rig.low()).is_none()
+                    && rig.filter.insert(&probe, rig.now).is_err()
+                {
+                    return key - before;
+                }
+            }
+        };
+        let share = fill(&mut rig);
+        assert!(rig.filter.rate() < PLAN.rate / 8.0);
+        assert!(rig.filter.stretch(rig.now));
+        assert!(fill(&mut rig) > share / 5);
+        assert!(!rig.filter.stretch(rig.now));
+        assert!(rig.filter.rate() > PLAN.rate * 0.9 && rig.filter.rate() <= PLAN.rate);
+        rig.advance(1);
+        assert!(fill(&mut rig) < share / 2, "the bucket before has used up the rate");
+        rig.filter.roll_to(rig.now, rig.now);
+        assert!(fill(&mut rig) >= share / 2, "it was given up");
+        assert!(rig.filter.rate() <= PLAN.rate);
+    }
+
+    #[test]
+    fn a_forgotten_bucket_is_gone_and_the_others_are_not() {
+        let mut rig = Rig::new(PLAN, None);
+        for bucket in 0..3 {
+            rig.advance(1);
+            rig.fill((0..5_000).map(|key| bucket << 32 | key));
+        }
+        rig.filter.forget_bucket(rig.now);
+        assert!((0..5_000).all(|key| rig.knows(key) && rig.knows(1 << 32 | key)));
+        assert!((0..5_000).filter(|key| rig.knows(2 << 32 | key)).count() < 50);
+    }
+
+    /// Without a hostile secret, chosen keys are as good as random ones: keys
+    /// chosen to meet in one block under another secret are spread under ours.
+    #[test]
+    fn keys_chosen_under_another_secret_do_not_raise_the_rate() {
+        let plan = Plan { keys: Some(20_000.0), ..PLAN };
+        let mut rig = Rig::new(plan, None);
+        let home = |key: u64| {
+            let theirs = SipHasher13::new_with_key(&[8; 16]).hash(&key.to_le_bytes());
+            block::home(KeyHash::new(theirs.as_u128()), 4_000)
+        };
+        let chosen = (0..).filter(|key| home(*key) < 80).take(20_000);
+        rig.fill(chosen);
+        assert_near(rig.measured(200_000), rig.filter.rate(), 200_000, 0.05, "chosen keys");
+        assert_eq!(rig.filter.layers(), 1);
+    }
+
+    /// What the naive model is told to do.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Check { key: u64, back: i64 },
+        Advance(i64),
+        Flood(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            12 => (0..400_u64, 0..4_i64).prop_map(|(key, back)| Step::Check { key, back }),
+            3 => (0..3_i64).prop_map(Step::Advance),
+            1 => (0..30_i64).prop_map(Step::Advance),
+            1 => (0..3_000_u64).prop_map(Step::Flood),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Over any sequence of checks (also in buckets before the newest, also
+        /// refreshing), floods that open layers, rests and wraps of the tags,
+        /// no key of a live bucket is ever missing; and nothing but chance
+        /// keeps a key beyond its bucket.
+        #[test]
+        fn nothing_live_is_forgotten(
+            generations in prop::sample::select(vec![1_u32, 4, 9, 60]),
+            is_sliding in any::<bool>(),
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let plan = Plan { rate: 1e-4, generations, tags: generations as u8 + 5, keys: None };
+            let mut rig = Rig::new(plan, None);
+            let mut model: HashMap<u64, Bucket> = HashMap::new();
+            let (mut flood, mut known_wrongly) = (1_000_000, 0);
+            for step in steps {
+                match step {
+                    Step::Advance(buckets) => rig.advance(if generations == 1 { 0 } else { buckets }),
+                    Step::Flood(keys) => {
+                        rig.fill(flood..flood + keys);
+                        flood += keys;
+                    }
+                    Step::Check { key, back } => {
+                        let at = rig.now.minus(back.min(i64::from(generations) - 1));
+                        let probe = rig.filter.probe(hash(key));
+                        let enough = if is_sliding { at } else { rig.low() };
+                        let found = rig.filter.find(&probe, rig.low(), enough);
+                        let recorded = model.get(&key).copied().filter(|b| *b >= rig.low());
+                        if let Some(recorded) = recorded {
+                            prop_assert!(found >= Some(recorded.min(enough)), "{key} was forgotten");
+                        } else {
+                            known_wrongly += u32::from(found.is_some());
+                        }
+                        if found.is_none_or(|found| is_sliding && found < at) {
+                            rig.filter.insert(&probe, at).unwrap();
+                            let bucket = recorded.map_or(at, |recorded| recorded.max(at));
+                            model.insert(key, bucket);
+                        }
+                    }
+                }
+                prop_assert!(rig.filter.rate() <= plan.rate);
+            }
+            prop_assert!(known_wrongly <= 1);
+            for (key, bucket) in model {
+                prop_assert!(bucket < rig.low() || rig.knows(key));
+            }
+        }
+    }
+}
