@@ -2,33 +2,33 @@
 
 use super::Rules;
 use super::state::Moment;
-use crate::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use crate::table::{Ages, Table};
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::table::{Ages, Layout, Table};
 use crate::time::Bucket;
 
-/// How large each shard's table is and how its tags are read. Apart from the
+/// How each shard's table is laid out and how its tags are read. Apart from the
 /// shards, so that it stays in the first-level cache.
 #[derive(Debug)]
 pub(super) struct Heads {
-    pages: Box<[AtomicU32]>,
+    layouts: Box<[AtomicU64]>,
     newest: Box<[AtomicI64]>,
 }
 
 impl Heads {
-    pub(super) const BYTES_PER_SHARD: usize = size_of::<AtomicU32>() + size_of::<AtomicI64>();
+    pub(super) const BYTES_PER_SHARD: usize = size_of::<AtomicU64>() + size_of::<AtomicI64>();
 
     pub(super) fn new(count: u32) -> Self {
         Self {
-            pages: (0..count).map(|_| AtomicU32::new(0)).collect(),
+            layouts: (0..count).map(|_| AtomicU64::new(0)).collect(),
             newest: (0..count).map(|_| AtomicI64::new(i64::MIN)).collect(),
         }
     }
 
-    /// The pages of a shard's table, not long ago. Relaxed: a glance may go to
+    /// The layout of a shard's table, not long ago. Relaxed: a glance may go to
     /// any page, and finds the key there or not.
     #[inline]
-    pub(super) fn pages(&self, shard: usize) -> u32 {
-        self.pages[shard].load(Ordering::Relaxed)
+    pub(super) fn layout(&self, shard: usize) -> Layout {
+        Layout::of_word(self.layouts[shard].load(Ordering::Relaxed))
     }
 
     /// A shard's newest bucket. Acquire: slots that are read afterwards are no
@@ -42,8 +42,9 @@ impl Heads {
     /// Says how a shard is now. To be called under its lock.
     #[inline]
     pub(super) fn publish(&self, shard: usize, table: &Table, newest: Bucket) {
-        if self.pages[shard].load(Ordering::Relaxed) != table.pages() {
-            self.pages[shard].store(table.pages(), Ordering::Relaxed);
+        let layout = table.layout().to_word();
+        if self.layouts[shard].load(Ordering::Relaxed) != layout {
+            self.layouts[shard].store(layout, Ordering::Relaxed);
         }
         if self.newest[shard].load(Ordering::Relaxed) != newest.0 {
             self.newest[shard].store(newest.0, Ordering::Release);

@@ -33,7 +33,7 @@ use crate::stats::StripedCounter;
 use crate::sync::Mutex;
 #[cfg(loom)]
 use crate::sync::{Mutex as Lock, MutexGuard as Guard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, home};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -182,7 +182,7 @@ impl Shards {
             layers.prefetch(shard, hash);
             return Coming { hash, want, shard: shard as u32, seen: None, page: None, key };
         }
-        let page = self.extents.glance(shard as u32, home(want, self.heads.pages(shard)));
+        let page = self.extents.glance(shard as u32, self.heads.layout(shard).home(want));
         if let Some(page) = page {
             page.prefetch_home(want);
         }

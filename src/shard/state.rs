@@ -26,7 +26,6 @@ pub(super) struct State {
     pub(super) ages: Ages,
     /// Buckets before this one are dead.
     pub(super) low: Bucket,
-    pub(super) duplicates: u64,
     /// More live keys than this need more pages.
     pub(super) room: u32,
     /// Live keys per page at which this shard grows.
@@ -35,6 +34,7 @@ pub(super) struct State {
     pub(super) counts: Counts,
     pub(super) uniques: u64,
     pub(super) keys: Option<Box<Keys>>,
+    pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) rejected: u64,
     pub(super) evicted: u64,
@@ -45,8 +45,8 @@ pub(super) struct State {
 /// Bytes in a cache line.
 pub(super) const CACHE_LINE: usize = 64;
 
-const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 16 == CACHE_LINE);
-const _: () = assert!(std::mem::offset_of!(State, late) + size_of::<u64>() == 2 * CACHE_LINE);
+const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 24 == CACHE_LINE);
+const _: () = assert!(std::mem::offset_of!(State, keys) + 2 * size_of::<u64>() <= 2 * CACHE_LINE);
 
 /// Live keys per page of 448 slots at which shards grow: between 334 and 365
 /// (0.75 to 0.82), so that they do not all grow at once. Beyond about 0.85 the
@@ -96,13 +96,13 @@ impl State {
         Self {
             ages: Ages::new(newest, low, rules.tags),
             low,
-            duplicates: 0,
             room: 0,
             load,
             table,
             counts: Counts::new(newest, rules.reach() as usize),
             uniques: 0,
             keys,
+            duplicates: 0,
             late: 0,
             rejected: 0,
             evicted: 0,
@@ -269,6 +269,9 @@ impl State {
             Some(vacancy) => self.table.fill(vacancy, slot, self.ages),
             None => self.table.insert(slot, self.ages),
         }
+        if self.table.is_growing() {
+            self.table.grow_on(self.ages);
+        }
         self.counts.add(moment.at);
         Ok(())
     }
@@ -352,6 +355,7 @@ impl State {
 
     pub(super) fn maintain(&mut self, rules: &Rules) {
         self.roll(rules, Moment::new(rules, None));
+        self.table.end_growth(self.ages);
         self.shrink_if_empty();
         self.compact_if_worth();
     }

@@ -12,6 +12,7 @@
 mod blocks;
 mod extents;
 mod keys;
+mod layout;
 mod line;
 mod page;
 mod probe;
@@ -20,11 +21,13 @@ mod stash;
 pub(crate) use blocks::{BlockPool, NoRoom};
 pub(crate) use extents::Extents;
 pub(crate) use keys::Keys;
+pub(crate) use layout::Layout;
 pub(crate) use line::{Ages, Identity, Slot};
 pub(crate) use page::{Glance, Vacancy};
 
 use extents::Pages;
-use line::{Code, Line, SLOTS};
+use layout::home_page;
+use line::{Line, SLOTS};
 use page::{Found, InPage, LINES, Page};
 use stash::Stash;
 
@@ -35,11 +38,15 @@ pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
 /// overflow without end would fill it, if eviction took keys from lines alone.
 const STASH_SHARE: u32 = 16;
 
-/// One shard's table. Laid out so that a look-up reads its first 16 bytes.
+/// One shard's table. Laid out so that a look-up reads its first 24 bytes.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Table {
     pages: Pages,
+    /// While the table grows: how many pages it had, and how many of them are
+    /// left to do; see [`Layout`].
+    before: u32,
+    left: u32,
     /// The next line to be swept, counted through all pages.
     cursor: u32,
     stash: Box<Stash>,
@@ -52,29 +59,19 @@ pub(crate) enum Place {
     Stash { index: usize },
 }
 
-/// The page in which keys of `code` belong, in a table of `pages`.
-///
-/// Multiply-shift (Lemire 2019) on the code's upper bits, so that pages keep
-/// their order when the table grows; the low bits choose the line.
-#[inline]
-fn home_page(code: Code, pages: u32) -> u32 {
-    ((u64::from(code.0) * u64::from(pages)) >> Code::BITS) as u32
-}
-
-/// The number of the page in which a slot belongs in a table of `pages`.
-#[inline]
-pub(crate) fn home(slot: Slot, pages: u32) -> u32 {
-    home_page(slot.code(), pages)
-}
-
 impl Table {
     pub(crate) fn new(pages: Pages) -> Self {
-        Self { pages, cursor: 0, stash: Box::default() }
+        Self { pages, before: 0, left: 0, cursor: 0, stash: Box::default() }
     }
 
     #[inline]
     pub(crate) const fn pages(&self) -> u32 {
         self.pages.len()
+    }
+
+    #[inline]
+    pub(crate) const fn layout(&self) -> Layout {
+        Layout { pages: self.pages.len(), before: self.before, left: self.left }
     }
 
     const fn lines(&self) -> u32 {
@@ -114,7 +111,7 @@ impl Table {
 
     /// Puts a tagged slot where it belongs. The table must have a page.
     pub(crate) fn insert(&mut self, slot: Slot, ages: Ages) {
-        self.insert_within(self.pages.len(), slot, ages);
+        self.insert_into(self.layout().home(slot), slot, ages);
     }
 
     /// Puts a tagged slot where `find` said that it can be put; nothing may
@@ -126,11 +123,10 @@ impl Table {
         }
     }
 
-    /// Puts a slot where it belongs in a table of so many pages.
+    /// Puts a slot into the page in which it belongs, or into the stash.
     #[inline]
-    fn insert_within(&mut self, pages: u32, slot: Slot, ages: Ages) {
-        let page = self.pages.page(home_page(slot.code(), pages));
-        if !page.insert(slot, ages) {
+    fn insert_into(&mut self, page: u32, slot: Slot, ages: Ages) {
+        if !self.pages.page(page).insert(slot, ages) {
             self.stash.push(slot, self.pages.budget());
         }
     }
@@ -159,7 +155,7 @@ impl Table {
 
     #[inline]
     fn home_page(&self, slot: Slot) -> &Page {
-        self.pages.page(home_page(slot.code(), self.pages.len()))
+        self.pages.page(self.layout().home(slot))
     }
 
     /// A line by its number through all pages.
@@ -169,7 +165,11 @@ impl Table {
 
     /// Clears dead slots in the next `1 / parts` of the lines, `times` over,
     /// and in the stash.
+    ///
+    /// Ends a growth first: then every line has been rewritten in the present
+    /// bucket, and the next sweep may begin anywhere.
     pub(crate) fn sweep(&mut self, times: i64, parts: i64, ages: Ages) {
+        self.end_growth(ages);
         self.stash.sweep(ages, self.pages.budget());
         let lines = i64::from(self.lines());
         let due = times.saturating_mul(lines.div_euclid(parts) + 1).min(lines);
@@ -179,15 +179,42 @@ impl Table {
         }
     }
 
-    /// Grows to `pages`, or to what is granted, in place: one sequential pass
-    /// from the last page to the first. No key moves to an earlier page, so a
-    /// page is rewritten only after it was read. Drops dead slots.
+    /// Begins to grow to `pages`, or to what is granted. The new room is there
+    /// at once; the keys are moved by [`grow_on`](Self::grow_on).
     pub(crate) fn grow(&mut self, pages: u32, ages: Ages) {
+        self.end_growth(ages);
         let before = self.pages.len();
         self.pages.grow(pages);
-        let pages = self.pages.len();
-        if pages > before {
-            self.rewrite((0..before).rev(), pages, ages);
+        if self.pages.len() > before {
+            (self.before, self.left) = (before, before);
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_growing(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Does one page of a growth that has begun, from the last to the first;
+    /// some ten microseconds. Drops dead slots.
+    #[cold]
+    pub(crate) fn grow_on(&mut self, ages: Ages) {
+        self.left -= 1;
+        let (page, before) = (self.left, self.before);
+        let (held, count) = self.take_page(page, ages);
+        let stashed = self.stash.take_if(|slot| home_page(slot.code(), before) == page);
+        for slot in held[..count].iter().chain(stashed.iter().filter(|s| ages.is_live(s.tag()))) {
+            self.insert(*slot, ages);
+        }
+        if self.left == 0 {
+            self.cursor = 0;
+        }
+    }
+
+    /// Does what is left of a growth.
+    pub(crate) fn end_growth(&mut self, ages: Ages) {
+        while self.is_growing() {
+            self.grow_on(ages);
         }
     }
 
@@ -195,26 +222,27 @@ impl Table {
     /// the last; no key moves to a later page. Drops dead slots. There must be
     /// room for the live ones: none at all fit in no pages.
     pub(crate) fn shrink(&mut self, pages: u32, ages: Ages) {
-        self.rewrite(0..self.pages.len(), pages, ages);
-        self.pages.shrink(pages);
-    }
-
-    /// Takes the slots of each page in `order` and puts the live ones where
-    /// they belong in a table of `pages`.
-    fn rewrite(&mut self, order: impl Iterator<Item = u32>, pages: u32, ages: Ages) {
+        self.end_growth(ages);
         let stashed = self.stash.take(self.pages.budget());
-        self.cursor = 0;
-        let mut held = [Slot::EMPTY; SLOTS_PER_PAGE as usize];
-        for page in order {
-            let live = self.pages.page(page).lines().iter().flat_map(|line| line.take(ages));
-            let count = held.iter_mut().zip(live).map(|(place, slot)| *place = slot).count();
+        for page in 0..self.pages.len() {
+            let (held, count) = self.take_page(page, ages);
             for slot in &held[..count] {
-                self.insert_within(pages, *slot, ages);
+                self.insert_into(home_page(slot.code(), pages), *slot, ages);
             }
         }
         for slot in stashed.into_iter().filter(|slot| ages.is_live(slot.tag())) {
-            self.insert_within(pages, slot, ages);
+            self.insert_into(home_page(slot.code(), pages), slot, ages);
         }
+        self.cursor = 0;
+        self.pages.shrink(pages);
+    }
+
+    /// Empties a page; the live slots that it held, and how many.
+    fn take_page(&self, page: u32, ages: Ages) -> ([Slot; SLOTS_PER_PAGE as usize], usize) {
+        let mut held = [Slot::EMPTY; SLOTS_PER_PAGE as usize];
+        let live = self.pages.page(page).lines().iter().flat_map(|line| line.take(ages));
+        let count = held.iter_mut().zip(live).map(|(place, slot)| *place = slot).count();
+        (held, count)
     }
 
     /// Empties one live slot, the next from the sweep's cursor on, or one of
@@ -304,6 +332,35 @@ mod tests {
             resize(&mut table, pages, ages);
             assert!((0..held).all(|number| finds(&table, slot(number, 5, ages), ages)));
         }
+    }
+
+    #[test]
+    fn a_table_answers_between_the_steps_of_its_growth() {
+        let (mut table, ages) = (table(), ages(5));
+        table.grow(4, ages);
+        let (mut held, mut stashed) = (0, 0);
+        for pages in [5, 7, 8, 11] {
+            while held < u64::from(table.pages() * SLOTS_PER_PAGE) * 85 / 100 {
+                table.insert(slot(held, 5, ages), ages);
+                held += 1;
+            }
+            stashed += table.stash.len();
+            table.grow(pages, ages);
+            while table.is_growing() {
+                table.grow_on(ages);
+                (held..held + 5).for_each(|number| table.insert(slot(number, 5, ages), ages));
+                held += 5;
+                let other = slot(held / 2, 5, ages);
+                let place = table.find(other, Identity::FINGERPRINT, ages, |_| true);
+                table.remove(place.expect("it was put in").0, other);
+                table.insert(other, ages);
+                assert!((0..held).all(|number| finds(&table, slot(number, 5, ages), ages)));
+            }
+        }
+        assert!(stashed > 0, "the stash was part of this test");
+        let mut live = 0;
+        table.for_each_live(ages, |_| live += 1);
+        assert_eq!(live, held, "each once");
     }
 
     #[test]

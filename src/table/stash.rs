@@ -57,6 +57,11 @@ impl Stash {
         });
     }
 
+    /// Takes the slots out that `is_wanted`.
+    pub(super) fn take_if(&mut self, is_wanted: impl Fn(Slot) -> bool) -> Vec<Slot> {
+        self.slots.extract_if(.., |slot| is_wanted(*slot)).collect()
+    }
+
     /// Takes all slots out.
     pub(super) fn take(&mut self, budget: &Budget) -> Vec<Slot> {
         self.change(budget, std::mem::take)
