@@ -187,7 +187,7 @@ impl Builder {
             rules.with_filters(self.capacity.map(|capacity| capacity as f64 / f64::from(shards)));
         budget.reserve(Shards::fixed_bytes(shards, &rules));
         Ok(Deduper {
-            shards: Shards::new(shards, rules, Arc::clone(&budget)),
+            shards: Shards::new(shards, self.capacity, rules, Arc::clone(&budget)),
             hasher,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             window: self.window,

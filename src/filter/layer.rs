@@ -11,7 +11,7 @@
 use super::block::{self, LINE_BYTES, Layout};
 use super::sizing::Sizing;
 use crate::hash::KeyHash;
-use crate::map::{map_aligned, prefetch};
+use crate::map::{map_huge, prefetch};
 use crate::memory::Budget;
 use memmap2::MmapRaw;
 use parking_lot::Mutex;
@@ -175,7 +175,7 @@ impl Layers {
         if !self.budget.try_reserve(bytes as u64) {
             return None;
         }
-        let Some((map, first)) = map_aligned(bytes) else {
+        let Some((map, first)) = map_huge(bytes) else {
             self.budget.release(bytes as u64);
             return None;
         };

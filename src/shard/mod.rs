@@ -33,7 +33,7 @@ use crate::stats::StripedCounter;
 use crate::sync::Mutex;
 #[cfg(loom)]
 use crate::sync::{Mutex as Lock, MutexGuard as Guard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -132,11 +132,18 @@ impl Tally {
 }
 
 impl Shards {
-    /// `count` (a power of two) empty shards.
-    pub(crate) fn new(count: u32, rules: Rules, budget: Arc<Budget>) -> Self {
+    /// `count` (a power of two) empty shards, for `capacity` keys in all if that
+    /// is known.
+    pub(crate) fn new(
+        count: u32,
+        capacity: Option<u64>,
+        rules: Rules,
+        budget: Arc<Budget>,
+    ) -> Self {
         let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
         let (layers, mut filters) = filters(count, &rules, &budget);
-        let (extents, all_pages) = Extents::new(count, budget);
+        let expected = capacity.map_or(0, |keys| pages_for(keys.div_ceil(count.into())));
+        let (extents, all_pages) = Extents::new(count, expected, budget);
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
@@ -389,6 +396,12 @@ impl Shards {
         let mut state = self.locked(index);
         state.maintain(&self.rules);
         self.publish(index, &state);
+    }
+
+    /// Puts two more megabytes of tables on a huge page. False if there are
+    /// none left that are in full use.
+    pub(crate) fn collapse_next(&self) -> bool {
+        self.extents.collapse_next()
     }
 
     /// What the counters of one shard say, up to date with the watermark.

@@ -6,7 +6,7 @@
 
 #![expect(unsafe_code, reason = "blocks are owned, disjoint parts of shared maps; see `Block`")]
 
-use crate::map::map_aligned;
+use crate::map::map_huge;
 use crate::memory::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -152,7 +152,7 @@ impl BlockPool {
         if !reserve(&self.budget, self.map_bytes()) {
             return Err(NoRoom::Budget);
         }
-        let Some((memory, first)) = map_aligned(self.blocks_per_map * BLOCK_BYTES) else {
+        let Some((memory, first)) = map_huge(self.blocks_per_map * BLOCK_BYTES) else {
             self.budget.release(self.map_bytes());
             return Err(NoRoom::System);
         };

@@ -25,7 +25,7 @@
 #![expect(unsafe_code, reason = "shards own disjoint pages of shared maps; see `Pages`")]
 
 use super::page::{Glance, Page};
-use crate::map::{map_aligned, map_small};
+use crate::map::{HUGE_PAGE_BYTES, collapse, map_huge, map_small};
 use crate::memory::Budget;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -42,6 +42,10 @@ const MAX_PAGES: u32 = if cfg!(loom) { 4 } else { 1 << 16 };
 /// Smaller extents do without huge pages: they would be resident whole when a
 /// quarter of the shards has come to them, at more than 17 bytes a key with one
 /// million keys, and their tables are not far beyond the reach of the TLB.
+///
+/// Larger ones have them from the start where so many keys were expected. Else
+/// they get them by maintenance: whoever touches a huge page first waits until
+/// the system has cleared it, 3.5 ms on a virtual machine.
 const LEAST_ON_HUGE_PAGES: u64 = 8 << 20;
 
 /// The table memory of all shards of one deduper.
@@ -50,6 +54,8 @@ pub(crate) struct Extents {
     /// By page number: where the shards have that page.
     places: Box<[PagePlace]>,
     extents: Mutex<Vec<Extent>>,
+    /// Up to so many pages are expected of each shard.
+    expected: u32,
     budget: Arc<Budget>,
 }
 
@@ -84,28 +90,36 @@ struct Extent {
     /// Number of shards that own a page in it. Without any, it holds no memory.
     users: u32,
     bytes: u64,
+    start: *mut Page,
+    /// From here on its memory lies on small pages, and may be collapsed.
+    small_from: u64,
     map: MmapRaw,
 }
 
+// SAFETY: the map is owned, and `start` merely points into it.
+unsafe impl Send for Extent {}
+
 impl Extent {
     /// Gives the memory back to the system, and keeps the addresses.
-    fn release_memory(&self) {
+    fn release_memory(&mut self) {
+        self.small_from = 0;
         // SAFETY: no shard owns a page in here, so all of it is zero, and it
         // stays zero or becomes so again.
         //
-        // The map was made whole by `map_aligned`; on any failure the memory
-        // merely stays.
+        // On any failure the memory merely stays.
         let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 }
 
 impl Extents {
-    /// Table memory for `shards` shards, and the (empty) share of each.
-    pub(crate) fn new(shards: u32, budget: Arc<Budget>) -> (Arc<Self>, Vec<Pages>) {
+    /// Table memory for `shards` shards, and the (empty) share of each. Up to
+    /// `expected` pages a shard it lies on huge pages from the start.
+    pub(crate) fn new(shards: u32, expected: u32, budget: Arc<Budget>) -> (Arc<Self>, Vec<Pages>) {
         let extents = Arc::new(Self {
             shards,
             places: unmapped_places(),
             extents: Mutex::new(Vec::new()),
+            expected,
             budget,
         });
         let empty = |shard| Pages { extents: Arc::clone(&extents), shard, len: 0 };
@@ -157,11 +171,38 @@ impl Extents {
     fn release(&self, from: u32, to: u32) {
         let mut extents = self.extents.lock();
         count_users(&mut extents, to, from, |users| *users -= 1);
-        let left = extents.iter().rev().take_while(|extent| extent.end > to && extent.users == 0);
+        let left =
+            extents.iter_mut().rev().take_while(|extent| extent.end > to && extent.users == 0);
         for extent in left.filter(|extent| (to..from).contains(&extent.first)) {
             extent.release_memory();
             self.budget.release(extent.bytes);
         }
+    }
+
+    /// Puts two more megabytes that are in full use on a huge page. False if
+    /// there are none left.
+    pub(crate) fn collapse_next(&self) -> bool {
+        let Some((number, start)) = self.next_to_collapse() else { return false };
+        collapse(start);
+        // If the last shard left meanwhile, what was collapsed goes as well.
+        let mut extents = self.extents.lock();
+        if extents[number].users == 0 {
+            extents[number].release_memory();
+        }
+        true
+    }
+
+    fn next_to_collapse(&self) -> Option<(usize, *mut Page)> {
+        let mut extents = self.extents.lock();
+        let mut full = extents.iter_mut().enumerate().filter(|(_, extent)| {
+            extent.users == self.shards
+                && extent.bytes >= LEAST_ON_HUGE_PAGES
+                && extent.small_from + HUGE_PAGE_BYTES as u64 <= extent.bytes
+        });
+        let (number, extent) = full.next()?;
+        let start = extent.start.wrapping_byte_add(extent.small_from as usize);
+        extent.small_from += HUGE_PAGE_BYTES as u64;
+        Some((number, start))
     }
 
     /// Maps the pages from `mapped` up to `to`, or as many as are granted.
@@ -182,7 +223,8 @@ impl Extents {
         if !self.budget.try_reserve(bytes) {
             return None;
         }
-        let map = if bytes < LEAST_ON_HUGE_PAGES { map_small::<Page> } else { map_aligned };
+        let is_huge = first < self.expected && bytes >= LEAST_ON_HUGE_PAGES;
+        let map = if is_huge { map_huge::<Page> } else { map_small };
         let Some((map, start)) = map(bytes as usize) else {
             self.budget.release(bytes);
             return None;
@@ -191,7 +233,8 @@ impl Extents {
         for (offset, place) in self.places[first as usize..end as usize].iter().enumerate() {
             place.set(start.wrapping_add(offset), stride);
         }
-        Some(Extent { first, end, users: 0, bytes, map })
+        let small_from = if is_huge { bytes } else { 0 };
+        Some(Extent { first, end, users: 0, bytes, start, small_from, map })
     }
 }
 
@@ -298,7 +341,7 @@ mod tests {
 
     #[test]
     fn shards_own_disjoint_pages() {
-        let (_extents, mut shares) = Extents::new(4, budget(None));
+        let (_extents, mut shares) = Extents::new(4, 0, budget(None));
         for share in &mut shares {
             share.grow(3);
         }
@@ -320,7 +363,7 @@ mod tests {
     #[test]
     fn memory_goes_back_when_the_last_shard_leaves() {
         let budget = budget(None);
-        let (_extents, mut shares) = Extents::new(2, Arc::clone(&budget));
+        let (_extents, mut shares) = Extents::new(2, 0, Arc::clone(&budget));
         shares[0].grow(5);
         shares[1].grow(3);
         assert_eq!(budget.used_bytes(), 5 * Extents::step_bytes(2));
@@ -333,7 +376,7 @@ mod tests {
 
     #[test]
     fn pages_come_back_zeroed() {
-        let (_extents, mut shares) = Extents::new(2, budget(None));
+        let (_extents, mut shares) = Extents::new(2, 0, budget(None));
         shares[0].grow(2);
         shares[1].grow(2);
         shares[0].page(1).lines()[5].set_slot(1, MARK);
@@ -345,7 +388,7 @@ mod tests {
 
     #[test]
     fn the_budget_bounds_growth() {
-        let (_extents, mut shares) = Extents::new(2, budget(Some(3 * Extents::step_bytes(2))));
+        let (_extents, mut shares) = Extents::new(2, 0, budget(Some(3 * Extents::step_bytes(2))));
         shares[0].grow(8);
         assert_eq!(shares[0].len(), 2, "half of half of eight fits");
         shares[0].grow(3);
@@ -359,7 +402,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "beyond the shard's end")]
     fn a_page_not_owned_is_out_of_reach() {
-        let (_extents, mut shares) = Extents::new(2, budget(None));
+        let (_extents, mut shares) = Extents::new(2, 0, budget(None));
         shares[0].grow(1);
         shares[1].page(0);
     }
@@ -392,7 +435,7 @@ mod models {
     fn a_page_is_its_owners_while_others_come_and_go_and_glance() {
         loom::model(|| {
             let budget = Arc::new(Budget::new(None));
-            let (extents, shares) = Extents::new(2, Arc::clone(&budget));
+            let (extents, shares) = Extents::new(2, 0, Arc::clone(&budget));
             let threads: Vec<_> =
                 shares.into_iter().map(|share| thread::spawn(|| come_and_go(share))).collect();
             for shard in [1, 0] {
@@ -410,7 +453,7 @@ mod models {
     fn of_two_that_grow_at_once_one_maps() {
         loom::model(|| {
             let budget = Arc::new(Budget::new(Some(Extents::step_bytes(2))));
-            let (_extents, shares) = Extents::new(2, Arc::clone(&budget));
+            let (_extents, shares) = Extents::new(2, 0, Arc::clone(&budget));
             let grow = |mut share: Pages| {
                 thread::spawn(move || {
                     share.grow(1);

@@ -38,6 +38,12 @@ pub(crate) const SLOTS_PER_PAGE: u32 = LINES * SLOTS as u32;
 /// overflow without end would fill it, if eviction took keys from lines alone.
 const STASH_SHARE: u32 = 16;
 
+/// The pages that a table of so many keys comes to, a step of growth included.
+pub(crate) fn pages_for(keys: u64) -> u32 {
+    let full = keys.div_ceil(u64::from(SLOTS_PER_PAGE) * 3 / 4);
+    u32::try_from(full + full / 4 + 1).unwrap_or(u32::MAX)
+}
+
 /// One shard's table. Laid out so that a look-up reads its first 24 bytes.
 #[derive(Debug)]
 #[repr(C)]
@@ -290,7 +296,7 @@ mod tests {
     use std::sync::Arc;
 
     fn table() -> Table {
-        let (_extents, mut all) = Extents::new(1, Arc::new(Budget::new(None)));
+        let (_extents, mut all) = Extents::new(1, 0, Arc::new(Budget::new(None)));
         Table::new(all.remove(0))
     }
 
