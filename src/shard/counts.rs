@@ -32,6 +32,13 @@ impl Counts {
         *self.cell(bucket) += 1;
     }
 
+    /// Counts a key of the newest bucket in.
+    #[inline]
+    pub(super) fn add_newest(&mut self) {
+        self.live += 1;
+        self.newest_keys += 1;
+    }
+
     #[inline]
     pub(super) fn remove(&mut self, bucket: Bucket) {
         self.live -= 1;

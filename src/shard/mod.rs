@@ -33,7 +33,7 @@ use crate::stats::StripedCounter;
 use crate::sync::Mutex;
 #[cfg(loom)]
 use crate::sync::{Mutex as Lock, MutexGuard as Guard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Slot, Table, pages_for};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -76,24 +76,29 @@ pub(crate) struct Shards {
 #[derive(Clone, Copy)]
 pub(crate) struct Coming<'a> {
     hash: KeyHash,
-    want: Slot,
     shard: u32,
     /// Where in its home line the key was seen.
     seen: Option<u8>,
-    /// The page in which the key belongs, if its shard has any.
+    /// The page in which the key belongs by `layout`, if its shard has any.
     page: Option<Glance<'a>>,
+    layout: Layout,
     key: &'a [u8],
 }
 
 impl Coming<'_> {
     pub(crate) const NONE: Self = Self {
         hash: KeyHash::new(0),
-        want: Slot::EMPTY,
         shard: 0,
         seen: None,
         page: None,
+        layout: Layout::NONE,
         key: &[],
     };
+
+    #[inline]
+    fn want(&self) -> Slot {
+        wanted(self.hash)
+    }
 }
 
 /// A shard begins a pair of cache lines, which processors fetch together: a
@@ -184,19 +189,20 @@ impl Shards {
     #[inline]
     pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
         let shard = self.index(hash);
-        let want = wanted(hash);
+        let coming = Coming { hash, shard: shard as u32, key, ..Coming::NONE };
         if let Some(layers) = &self.layers {
             layers.prefetch(shard, hash);
-            return Coming { hash, want, shard: shard as u32, seen: None, page: None, key };
+            return coming;
         }
-        let page = self.extents.glance(shard as u32, self.heads.layout(shard).home(want));
+        let layout = self.heads.layout(shard);
+        let page = self.extents.glance(shard as u32, layout.home(coming.want()));
         if let Some(page) = page {
-            page.prefetch_home(want);
+            page.prefetch_home(coming.want());
         }
         if self.rules.mode == Mode::Verified {
             self.prefetch_shard(shard);
         }
-        Coming { hash, want, shard: shard as u32, seen: None, page, key }
+        Coming { page, layout, ..coming }
     }
 
     /// Goes on with the checks of keys whose home lines have come: looks for
@@ -213,7 +219,7 @@ impl Shards {
     fn glimpse_one(&self, coming: &mut Coming<'_>) {
         match self.rules.mode {
             Mode::Fingerprint => self.glimpse_fingerprint(coming),
-            Mode::Verified => self.locked(coming.shard as usize).prefetch_key(coming.want),
+            Mode::Verified => self.locked(coming.shard as usize).prefetch_key(coming.want()),
             Mode::Filter { .. } => self.prefetch_shard(coming.shard as usize),
         }
     }
@@ -221,11 +227,11 @@ impl Shards {
     #[inline]
     fn glimpse_fingerprint(&self, coming: &mut Coming<'_>) {
         if let Some(page) = coming.page {
-            coming.seen = page.find(coming.want);
+            coming.seen = page.find(coming.want());
             if coming.seen.is_some() {
                 return;
             }
-            page.prefetch_alternates(coming.want);
+            page.prefetch_alternates(coming.want());
         }
         self.prefetch_shard(coming.shard as usize);
     }
@@ -247,8 +253,8 @@ impl Shards {
     pub(crate) fn recognises(&self, coming: &Coming<'_>, present: &Present) -> bool {
         let (Some(page), Some(place)) = (coming.page, coming.seen) else { return false };
         let newest = self.heads.newest(coming.shard as usize);
-        let slot = page.slot(coming.want, place);
-        slot.agrees(coming.want, Identity::FINGERPRINT)
+        let slot = page.slot(coming.want(), place);
+        slot.agrees(coming.want(), Identity::FINGERPRINT)
             && present.ages(newest, &self.rules).is_live(slot.tag())
     }
 
@@ -294,14 +300,20 @@ impl Shards {
         }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
+    #[inline(always)]
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
+        if let Some(page) = coming.page
+            && state.records_at_home(&self.rules, page, coming.layout, coming.want(), at)
+        {
+            return Ok(Verdict::Unique);
+        }
         let verdict = if self.layers.is_some() {
             state.check_filtered(&self.rules, coming.hash, at)
         } else {
-            state.check(&self.rules, coming.want, coming.key, at)
+            state.check(&self.rules, coming.want(), coming.key, at)
         };
         self.publish(index, &state);
         verdict

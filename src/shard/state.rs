@@ -6,7 +6,7 @@ use crate::filter::Filter;
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
-use crate::table::{Ages, Identity, Keys, NoRoom, Place, Slot, Table, Vacancy};
+use crate::table::{Ages, Glance, Identity, Keys, Layout, NoRoom, Place, Slot, Table, Vacancy};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 
@@ -118,6 +118,42 @@ impl State {
     #[inline]
     pub(super) fn filter(&mut self) -> &mut Filter {
         self.filter.as_mut().expect("filter mode has a filter")
+    }
+
+    /// Does what a check of a new key most often comes to, and nothing else:
+    /// puts it into its home line, in the shard's newest bucket. False if that
+    /// is not the case or not plain; then nothing was done.
+    ///
+    /// `page` is where the key belongs if the table is laid out by `layout`.
+    #[inline]
+    pub(super) fn records_at_home(
+        &mut self,
+        rules: &Rules,
+        page: Glance<'_>,
+        layout: Layout,
+        want: Slot,
+        at: Option<Bucket>,
+    ) -> bool {
+        let moment = Moment::new(rules, at);
+        let is_plain = rules.mode == Mode::Fingerprint
+            && moment.at == self.ages.newest()
+            && moment.at >= self.low
+            && !moment.is_late()
+            && self.is_up_to_date(rules, moment)
+            && layout == self.table.layout()
+            && !layout.is_growing()
+            && self.counts.live() < self.room;
+        let is_recorded = is_plain && page.put_at_home(self.ages.newest_slot(want), self.ages);
+        if is_recorded {
+            self.counts.add_newest();
+            self.uniques += 1;
+        }
+        is_recorded
+    }
+
+    #[inline]
+    fn is_up_to_date(&self, rules: &Rules, moment: Moment) -> bool {
+        rules.window_start(moment.watermark).max(rules.floor()) <= self.low
     }
 
     #[inline]

@@ -2,45 +2,77 @@
 
 use super::line::{Code, Slot};
 
-/// How keys are spread over a table's pages.
+/// How keys are spread over a table's pages, in one word:
+/// `[ left: 20 | before: 20 | pages: 20 ]`.
 ///
 /// A table grows in place and page by page, from the last to the first: the
 /// first `left` pages still hold their keys as a table of `before` pages does,
 /// the others as one of `pages`. Because pages keep the order of the keys, no
-/// key moves to an earlier page, so the two never meet in one page.
+/// key moves to an earlier page, so the two never meet in one page. Both are
+/// zero while the table does not grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(super) pages: u32,
-    pub(super) before: u32,
-    pub(super) left: u32,
-}
+pub(crate) struct Layout(u64);
 
-const PAGES_BITS: u32 = 20;
-const PAGES: u64 = (1 << PAGES_BITS) - 1;
+const BITS: u32 = 20;
+const PAGES: u64 = (1 << BITS) - 1;
 
 impl Layout {
+    /// That of a table without pages.
+    pub(crate) const NONE: Self = Self::of(0);
+
+    #[inline]
+    pub(super) const fn of(pages: u32) -> Self {
+        Self(pages as u64)
+    }
+
+    #[inline]
+    pub(super) const fn growing(pages: u32, before: u32, left: u32) -> Self {
+        match left {
+            0 => Self::of(pages),
+            _ => Self(pages as u64 | (before as u64) << BITS | (left as u64) << (2 * BITS)),
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_growing(self) -> bool {
+        self.0 > PAGES
+    }
+
+    #[inline]
+    pub(super) const fn pages(self) -> u32 {
+        (self.0 & PAGES) as u32
+    }
+
+    #[inline]
+    pub(super) const fn before(self) -> u32 {
+        (self.0 >> BITS & PAGES) as u32
+    }
+
+    #[inline]
+    pub(super) const fn left(self) -> u32 {
+        (self.0 >> (2 * BITS)) as u32
+    }
+
     /// The number of the page in which a key belongs. The table must have one.
     #[inline]
     pub(crate) fn home(self, slot: Slot) -> u32 {
-        let before = home_page(slot.code(), self.before);
-        if before < self.left { before } else { home_page(slot.code(), self.pages) }
+        if self.is_growing() {
+            let before = home_page(slot.code(), self.before());
+            if before < self.left() {
+                return before;
+            }
+        }
+        home_page(slot.code(), self.pages())
     }
 
-    /// All of it in one word.
     #[inline]
-    pub(crate) fn to_word(self) -> u64 {
-        u64::from(self.pages)
-            | u64::from(self.before) << PAGES_BITS
-            | u64::from(self.left) << (2 * PAGES_BITS)
+    pub(crate) const fn to_word(self) -> u64 {
+        self.0
     }
 
     #[inline]
     pub(crate) const fn of_word(word: u64) -> Self {
-        Self {
-            pages: (word & PAGES) as u32,
-            before: (word >> PAGES_BITS & PAGES) as u32,
-            left: (word >> (2 * PAGES_BITS) & PAGES) as u32,
-        }
+        Self(word)
     }
 }
 
@@ -59,15 +91,16 @@ mod tests {
 
     #[test]
     fn a_word_holds_a_layout() {
-        let layout = Layout { pages: 65_536, before: 52_429, left: 52_428 };
-        assert_eq!(Layout::of_word(layout.to_word()), layout);
+        let layout = Layout::growing(65_536, 52_429, 52_428);
+        assert_eq!((layout.pages(), layout.before(), layout.left()), (65_536, 52_429, 52_428));
+        assert_eq!(Layout::growing(7, 6, 0), Layout::of(7));
     }
 
     #[test]
     fn pages_of_the_old_kind_and_of_the_new_do_not_meet() {
         let (pages, before) = (10, 8);
         for left in 0..=before {
-            let layout = Layout { pages, before, left };
+            let layout = Layout::growing(pages, before, left);
             for code in (0..1 << 24).step_by(997) {
                 let slot = Slot::of_fingerprint(code << 40);
                 let is_old = home_page(slot.code(), before) < left;

@@ -168,6 +168,12 @@ impl Ages {
         self.newest
     }
 
+    /// A slot in the newest bucket.
+    #[inline]
+    pub(crate) const fn newest_slot(self, slot: Slot) -> Slot {
+        slot.tagged(Tag(self.newest_tag))
+    }
+
     /// The tag of `bucket`, one of the last `tags` up to the newest.
     #[inline]
     pub(crate) fn tag(self, bucket: Bucket) -> Tag {
@@ -372,11 +378,12 @@ impl Line {
         self.set_word(HEADER, header.0);
     }
 
-    /// True if no slot agrees with `want`, and no key that belongs here lies
-    /// elsewhere.
+    /// True if no slot agrees with `want`, and surely none does that belongs
+    /// here and lies elsewhere.
     #[inline]
     pub(super) fn surely_lacks(&self, want: Slot, identity: Identity) -> bool {
-        self.header() == Header(0)
+        let code = want.code();
+        self.header().0 & (code.spilled_bit() | code.stashed_bit()) == 0
             && probe::agreeing(&self.words, want, identity) == probe::Mask::NONE
     }
 

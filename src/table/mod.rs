@@ -49,10 +49,7 @@ pub(crate) fn pages_for(keys: u64) -> u32 {
 #[repr(C)]
 pub(crate) struct Table {
     pages: Pages,
-    /// While the table grows: how many pages it had, and how many of them are
-    /// left to do; see [`Layout`].
-    before: u32,
-    left: u32,
+    layout: Layout,
     /// The next line to be swept, counted through all pages.
     cursor: u32,
     stash: Box<Stash>,
@@ -67,7 +64,7 @@ pub(crate) enum Place {
 
 impl Table {
     pub(crate) fn new(pages: Pages) -> Self {
-        Self { pages, before: 0, left: 0, cursor: 0, stash: Box::default() }
+        Self { pages, layout: Layout::NONE, cursor: 0, stash: Box::default() }
     }
 
     #[inline]
@@ -77,7 +74,7 @@ impl Table {
 
     #[inline]
     pub(crate) const fn layout(&self) -> Layout {
-        Layout { pages: self.pages.len(), before: self.before, left: self.left }
+        self.layout
     }
 
     const fn lines(&self) -> u32 {
@@ -117,7 +114,7 @@ impl Table {
 
     /// Puts a tagged slot where it belongs. The table must have a page.
     pub(crate) fn insert(&mut self, slot: Slot, ages: Ages) {
-        self.insert_into(self.layout().home(slot), slot, ages);
+        self.insert_into(self.layout.home(slot), slot, ages);
     }
 
     /// Puts a tagged slot where `find` said that it can be put; nothing may
@@ -161,7 +158,7 @@ impl Table {
 
     #[inline]
     fn home_page(&self, slot: Slot) -> &Page {
-        self.pages.page(self.layout().home(slot))
+        self.pages.page(self.layout.home(slot))
     }
 
     /// A line by its number through all pages.
@@ -191,28 +188,29 @@ impl Table {
         self.end_growth(ages);
         let before = self.pages.len();
         self.pages.grow(pages);
-        if self.pages.len() > before {
-            (self.before, self.left) = (before, before);
-        }
+        self.layout = match self.pages.len() {
+            granted if granted > before => Layout::growing(granted, before, before),
+            _ => Layout::of(before),
+        };
     }
 
     #[inline]
     pub(crate) const fn is_growing(&self) -> bool {
-        self.left > 0
+        self.layout.is_growing()
     }
 
     /// Does one page of a growth that has begun, from the last to the first;
     /// some ten microseconds. Drops dead slots.
     #[cold]
     pub(crate) fn grow_on(&mut self, ages: Ages) {
-        self.left -= 1;
-        let (page, before) = (self.left, self.before);
+        let (page, before) = (self.layout.left() - 1, self.layout.before());
+        self.layout = Layout::growing(self.layout.pages(), before, page);
         let (held, count) = self.take_page(page, ages);
         let stashed = self.stash.take_if(|slot| home_page(slot.code(), before) == page);
         for slot in held[..count].iter().chain(stashed.iter().filter(|s| ages.is_live(s.tag()))) {
             self.insert(*slot, ages);
         }
-        if self.left == 0 {
+        if page == 0 {
             self.cursor = 0;
         }
     }
@@ -241,6 +239,7 @@ impl Table {
         }
         self.cursor = 0;
         self.pages.shrink(pages);
+        self.layout = Layout::of(pages);
     }
 
     /// Empties a page; the live slots that it held, and how many.

@@ -251,6 +251,22 @@ impl<'a> Glance<'a> {
         self.home(want).slot(place)
     }
 
+    /// Puts a tagged slot into its home line if the key is surely not in the
+    /// table and the line has room; false if nothing was done. Only for whoever
+    /// holds the shard's lock, and finds the key at home in this page.
+    #[inline]
+    pub(crate) fn put_at_home(self, slot: Slot, ages: Ages) -> bool {
+        let line = self.home(slot);
+        if !line.surely_lacks(slot, Identity::FINGERPRINT) {
+            return false;
+        }
+        let free = line.free_slot(ages);
+        if let Some(index) = free {
+            line.set_slot(index, slot);
+        }
+        free.is_some()
+    }
+
     /// Asks the processor to fetch where a key most likely lies, or would come
     /// to lie, that is not in its home line.
     #[inline]
