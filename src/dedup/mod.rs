@@ -206,7 +206,7 @@ impl Deduper {
     fn read_clock(&self) -> Result<(), CheckError> {
         match self.domain {
             Domain::Processing => {
-                self.rules().watermark.advance(self.clock.now());
+                self.rules().watermark.follow(self.clock.now());
                 Ok(())
             }
             Domain::Event { .. } => Err(CheckError::TimeRequired),

@@ -40,7 +40,8 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        self.wall_at_start.saturating_add(self.boot_at_start.elapsed())
+        let elapsed = self.boot_at_start.elapsed_micros();
+        Timestamp::from_micros(self.wall_at_start.as_micros().saturating_add(elapsed))
     }
 }
 
@@ -63,10 +64,11 @@ impl Boot {
         Self(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
     }
 
-    fn elapsed(self) -> Duration {
+    fn elapsed_micros(self) -> i64 {
         let now = Self::now().0;
-        let nanos = (now.tv_sec - self.0.tv_sec) * 1_000_000_000 + (now.tv_nsec - self.0.tv_nsec);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+        let micros =
+            (now.tv_sec - self.0.tv_sec) * 1_000_000 + (now.tv_nsec - self.0.tv_nsec) / 1_000;
+        micros.max(0)
     }
 }
 
@@ -81,8 +83,8 @@ impl Boot {
         Self(std::time::Instant::now())
     }
 
-    fn elapsed(self) -> Duration {
-        self.0.elapsed()
+    fn elapsed_micros(self) -> i64 {
+        i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 }
 

@@ -65,6 +65,16 @@ impl Watermark {
         self.grid.bucket(time.saturating_sub(self.lateness))
     }
 
+    /// Takes note of a reading of the clock: of one that moves the bucket.
+    /// Others change nothing that anybody can see, and writing them down would
+    /// have all threads wait for one cache line.
+    #[inline]
+    pub(crate) fn follow(&self, reading: Timestamp) {
+        if self.grid.bucket(reading) > self.bucket() {
+            self.advance(reading);
+        }
+    }
+
     /// Refuses a time more than `max_ahead` beyond the largest seen. Before any
     /// time was seen, `before_first` stands for the largest. Moves nothing.
     pub(crate) fn admit(
