@@ -5,7 +5,7 @@
 //! put into every order that the memory model allows; `scripts/models` does.
 
 #[cfg(not(loom))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
 

@@ -15,8 +15,6 @@
 mod counts;
 mod filtered;
 mod head;
-#[cfg(not(loom))]
-mod lock;
 mod room;
 mod rules;
 mod state;
@@ -30,16 +28,12 @@ use crate::map::prefetch;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
-use crate::sync::Mutex;
-#[cfg(loom)]
-use crate::sync::{Mutex as Lock, MutexGuard as Guard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
 use head::Heads;
-#[cfg(not(loom))]
-use lock::{Guard, Lock};
 use state::{CACHE_LINE, Moment, State, load_of, wanted};
 use std::sync::Arc;
 
@@ -103,7 +97,7 @@ impl Coming<'_> {
 
 /// A shard begins a pair of cache lines, which processors fetch together: a
 /// duplicate needs the first line alone, a new key the first two.
-type Shard = CachePadded<Lock<State>>;
+type Shard = CachePadded<Mutex<State>>;
 
 /// What a shard's counters say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,7 +148,7 @@ impl Shards {
             let keys = (rules.mode == Mode::Verified).then(keys);
             let load = load_of(number, count);
             let state = State::new(Table::new(pages), keys, &rules, load);
-            Shard::new(Lock::new(state.with_filter(filters.next())))
+            Shard::new(Mutex::new(state.with_filter(filters.next())))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
         Self {
@@ -434,7 +428,7 @@ impl Shards {
         self.heads.publish(index, &state.table, state.ages.newest());
     }
 
-    fn locked(&self, index: usize) -> Guard<'_, State> {
+    fn locked(&self, index: usize) -> MutexGuard<'_, State> {
         self.shards[index].lock()
     }
 
