@@ -207,8 +207,9 @@ impl Table {
         self.layout = Layout::growing(self.layout.pages(), before, page);
         let (held, count) = self.take_page(page, ages);
         let stashed = self.stash.take_if(|slot| home_page(slot.code(), before) == page);
+        let pages = self.layout.pages();
         for slot in held[..count].iter().chain(stashed.iter().filter(|s| ages.is_live(s.tag()))) {
-            self.insert(*slot, ages);
+            self.insert_into(home_page(slot.code(), pages), *slot, ages);
         }
         if page == 0 {
             self.cursor = 0;
