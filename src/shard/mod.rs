@@ -425,7 +425,7 @@ impl Shards {
 
     #[inline]
     fn publish(&self, index: usize, state: &State) {
-        self.heads.publish(index, &state.table, state.ages.newest());
+        self.heads.publish(index, state.table.layout(), state.ages.newest());
     }
 
     fn locked(&self, index: usize) -> MutexGuard<'_, State> {
