@@ -603,8 +603,13 @@ mod tests {
     /// What the naive model is told to do.
     #[derive(Clone, Debug)]
     enum Step {
-        Check { key: u64, back: i64 },
+        Check {
+            key: u64,
+            back: i64,
+        },
         Advance(i64),
+        /// New keys, in percent of those that the smallest layer takes in a
+        /// bucket: one that opens layers is small where generations are many.
         Flood(u64),
     }
 
@@ -613,7 +618,7 @@ mod tests {
             12 => (0..400_u64, 0..4_i64).prop_map(|(key, back)| Step::Check { key, back }),
             3 => (0..3_i64).prop_map(Step::Advance),
             1 => (0..30_i64).prop_map(Step::Advance),
-            1 => (0..3_000_u64).prop_map(Step::Flood),
+            1 => (0..600_u64).prop_map(Step::Flood),
         ]
     }
 
@@ -632,12 +637,14 @@ mod tests {
         ) {
             let plan = Plan { rate: 1e-4, generations, tags: generations as u8 + 5, keys: None };
             let mut rig = Rig::new(plan, None);
+            let smallest: u64 = rig.filter.layers.sizing.room(0, FEW_BLOCKS, plan.rate).into();
             let mut model: HashMap<u64, Bucket> = HashMap::new();
-            let (mut flood, mut known_wrongly) = (1_000_000, 0);
+            let (mut flood, mut known_wrongly) = (1_000_000_u64, 0);
             for step in steps {
                 match step {
                     Step::Advance(buckets) => rig.advance(if generations == 1 { 0 } else { buckets }),
-                    Step::Flood(keys) => {
+                    Step::Flood(percent) => {
+                        let keys = percent * smallest / 100;
                         rig.fill(flood..flood + keys);
                         flood += keys;
                     }
