@@ -4,7 +4,8 @@ use crate::bars::narrow;
 use crate::cell::{Cell, cells};
 use crate::engines::Kind;
 use crate::measure::Effort;
-use clap::Parser;
+use crate::rates::FalsePositives;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 const QUICK_LIVE_KEYS: u64 = 20_000;
@@ -18,8 +19,12 @@ const EFFORT: Effort = Effort { rounds: 11, checks: 1_000_000 };
 /// hashbrown only compare stamps, `quick_cache` is bounded by capacity alone: removing old keys
 /// would be the caller's job there, and is not charged to them.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    /// What to run in place of the cells
+    #[command(subcommand)]
+    pub(crate) suite: Option<Suite>,
+
     /// The cells to run, or all; --list names them
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "all")]
     cells: Vec<String>,
@@ -45,7 +50,7 @@ pub(crate) struct Args {
     pub(crate) json: Option<PathBuf>,
 
     /// Only what the project's own measures need
-    #[arg(long, conflicts_with_all = ["cells", "engines"])]
+    #[arg(long, conflicts_with = "engines")]
     bars: bool,
 
     /// Small sizes: shows that it works, and measures nothing
@@ -55,6 +60,12 @@ pub(crate) struct Args {
     /// List the cells and their engines, and end
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+/// What there is beside the cells.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Suite {
+    FalsePositives(FalsePositives),
 }
 
 impl Args {

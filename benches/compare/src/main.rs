@@ -4,6 +4,7 @@
 //! cargo run --release --manifest-path benches/compare/Cargo.toml
 //! cargo run --release --manifest-path benches/compare/Cargo.toml -- --bars
 //! cargo run --release --manifest-path benches/compare/Cargo.toml -- --list
+//! cargo run --release --manifest-path benches/compare/Cargo.toml -- false-positives
 //! ```
 //!
 //! A *cell* is one comparison: so many live keys of such a size, a mix of new
@@ -27,7 +28,8 @@
 //!
 //! The rooms, in the order of a run: `args` (what is asked for), `cell` and
 //! `bars` (what can be), `memory` (what fits), `measure` (the rounds), with
-//! `stream` (the keys) and `engines`, and `report`.
+//! `stream` (the keys) and `engines`, and `report`. `rates`, the false-positive
+//! suite, is a run of its own.
 
 mod args;
 mod bars;
@@ -35,19 +37,22 @@ mod cell;
 mod engines;
 mod measure;
 mod memory;
+mod rates;
 mod report;
 mod stream;
 
-use args::Args;
+use args::{Args, Suite};
 use cell::Cell;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::{Effort, measure, steps};
 use memory::available_bytes;
 use report::{Measured, Report};
+use serde::Serialize;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::{fs, io};
@@ -64,22 +69,34 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let processors = available_parallelism().map_or(1, usize::from);
+    if let Some(Suite::FalsePositives(suite)) = &args.suite {
+        return suite.run(processors);
+    }
     let cells = args.cells(processors)?;
     if args.list {
         return print(&list(&cells));
     }
     let measured = measure_all(cells, args.effort())?;
     let report = Report::new(&measured, args.effort(), processors);
-    let tables = report.tables(&measured);
-    let Some(file) = &args.json else { return print(&tables) };
-    let json = serde_json::to_string_pretty(&report)?;
+    write(&report.tables(&measured), &report, args.json.as_deref())
+}
+
+/// Writes tables for people to standard output; and the figures to a file, if
+/// one is named.
+fn write(
+    tables: &str,
+    figures: &impl Serialize,
+    file: Option<&Path>,
+) -> Result<(), Box<dyn Error>> {
+    let Some(file) = file else { return print(tables) };
+    let json = serde_json::to_string_pretty(figures)?;
     if file.as_os_str() == "-" {
         // The tables must not mix with the figures.
-        eprint!("{tables}");
+        eprintln!("{}", tables.trim_end());
         return print(&json);
     }
     fs::write(file, json + "\n").map_err(|error| format!("{}: {error}", file.display()))?;
-    print(&tables)
+    print(tables)
 }
 
 fn measure_all(cells: Vec<Cell>, effort: Effort) -> Result<Vec<Measured>, Box<dyn Error>> {

@@ -69,12 +69,18 @@ pub(crate) struct ContenderFigure {
     pub(crate) why_not_run: Option<String>,
 }
 
+impl Machine {
+    pub(crate) fn new(processors: usize) -> Self {
+        Self { processor: processor(), processors }
+    }
+}
+
 impl Report {
     /// Sums up a run.
     pub(crate) fn new(measured: &[Measured], effort: Effort, processors: usize) -> Self {
         let bars = BARS.iter().filter_map(|bar| BarFigure::find(bar, measured)).collect();
         Self {
-            machine: Machine { processor: processor(), processors },
+            machine: Machine::new(processors),
             rounds: effort.rounds,
             checks_per_round_and_thread: effort.checks,
             bars,
@@ -194,14 +200,15 @@ impl ContenderFigure {
     }
 }
 
-fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+/// An empty table.
+pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     table
 }
 
 /// All columns but the first to the right.
-fn aligned(mut table: Table) -> Table {
+pub(crate) fn aligned(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
