@@ -29,7 +29,7 @@ const fn bar(
 }
 
 /// All measures.
-pub(crate) const BARS: [Bar; 11] = [
+pub(crate) const BARS: [Bar; 13] = [
     bar("batch_trusted_over_dashmap_ahash", "base", (Kind::Hapax, 1), (Kind::DashmapAhash, 1)),
     bar(
         "batch_trusted_over_dashmap_ahash_2_threads",
@@ -56,6 +56,13 @@ pub(crate) const BARS: [Bar; 11] = [
     bar("two_threads_over_one", "scaling", (Kind::Hapax, 2), (Kind::Hapax, 1)),
     bar("limit_two_threads_over_one", "scaling", (Kind::Limit, 2), (Kind::Limit, 1)),
     bar("rolling_over_still", "rolling", (Kind::HapaxRolling, 1), (Kind::HapaxStill, 1)),
+    bar(
+        "filter_over_fastbloom",
+        "filter-vs-fastbloom",
+        (Kind::HapaxFilter, 1),
+        (Kind::Fastbloom, 1),
+    ),
+    bar("filter_over_limit", "filter-vs-fastbloom", (Kind::HapaxFilter, 1), (Kind::LimitPairs, 1)),
 ];
 
 /// Only the cells and contenders that the measures need.

@@ -160,6 +160,8 @@ pub(crate) fn cells(processors: usize) -> Vec<Cell> {
         Cell::new("single", &SINGLE),
         Cell::new("single-zipf-2", &SINGLE).with_mix(ZIPF).with_threads(2),
         Cell::new("rolling", &[Kind::HapaxRolling, Kind::HapaxStill]),
+        Cell::new("filter-vs-fastbloom", &[Kind::HapaxFilter, Kind::Fastbloom, Kind::LimitPairs])
+            .with_live_keys(128_000_000),
         scaling(),
     ];
     cells.extend(

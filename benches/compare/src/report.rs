@@ -118,7 +118,8 @@ turns round by round. The subject is the first row; `x` is how many times as fas
 engine, the median of the rounds' ratios.
 Expiry: Hapax and moka expire keys by themselves. dashmap, papaya, scc and hashbrown only compare
 stamps: removing old keys would be their caller's job and is not charged to them. quick_cache is
-bounded by its capacity alone. The limit answers nothing.
+bounded by its capacity alone. A limit answers nothing. Filters may be wrong about 1 % of new keys;
+`wrong` is what goes beyond twice that.
 One clock reading per batch of 256 keys, save hapax-single and dashmap-ahash-clocked (one per key)
 and moka (its own).\n";
 

@@ -1,6 +1,7 @@
 //! What the machine's memory allows: each key is hashed as Hapax hashes it, a
 //! line of a table of the same size is asked for 24 keys ahead, then read,
-//! changed and written. No lock, no probe, no verdict.
+//! changed and written; or a few adjacent lines, as a filter's blocks have. No
+//! lock, no probe, no verdict.
 //!
 //! All threads walk over the whole table, as Hapax's do. A word of the line is
 //! changed with relaxed atomics: memory moves whole lines, so the word stands
@@ -21,14 +22,17 @@ struct Line([AtomicU64; 8]);
 pub(super) struct LimitEngine {
     map: MmapRaw,
     lines: usize,
+    /// Adjacent lines for each key.
+    adjacent: usize,
 }
 
 impl LimitEngine {
-    pub(super) fn new(room: Room) -> Self {
+    /// With so many adjacent lines for each key.
+    pub(super) fn new(room: Room, adjacent: usize) -> Self {
         let bytes = room.table_bytes as usize;
         let map = MmapMut::map_anon(bytes).expect("memory that was found free");
         advise_huge_pages(&map);
-        Self { map: MmapRaw::from(map), lines: bytes / size_of::<Line>() }
+        Self { map: MmapRaw::from(map), lines: bytes / size_of::<Line>(), adjacent }
     }
 
     #[expect(unsafe_code, reason = "a map has no safe view as atomics")]
@@ -38,49 +42,69 @@ impl LimitEngine {
         // map is reached through them alone.
         unsafe { std::slice::from_raw_parts(self.map.as_mut_ptr().cast(), self.lines) }
     }
+
+    /// As many keys as there are in a batch, with their lines.
+    fn touch_all<const N: usize, const ADJACENT: usize>(
+        &self,
+        keys: &[[u8; N]],
+        verdicts: &mut [Verdict],
+    ) {
+        let (blocks, _) = self.lines().as_chunks::<ADJACENT>();
+        let mut ring = [Waiting { block: 0, hash: 0 }; RING];
+        let mut coming = keys.iter().enumerate();
+        for (index, key) in coming.by_ref().take(AHEAD) {
+            ring[index % RING] = Waiting::prepare(key, blocks);
+        }
+        for (index, verdict) in verdicts.iter_mut().enumerate() {
+            if let Some((ahead, key)) = coming.next() {
+                ring[ahead % RING] = Waiting::prepare(key, blocks);
+            }
+            *verdict = ring[index % RING].touch(blocks);
+        }
+    }
 }
 
-/// A key that waits for its line.
+/// A key that waits for its lines.
 #[derive(Clone, Copy)]
 struct Waiting {
-    line: usize,
+    block: usize,
     hash: u64,
 }
 
 impl Waiting {
-    /// Hashes a key and asks for its line.
+    /// Hashes a key and asks for its lines.
     #[inline]
-    fn prepare(key: &[u8], lines: &[Line]) -> Self {
+    fn prepare<const ADJACENT: usize>(key: &[u8], blocks: &[[Line; ADJACENT]]) -> Self {
         let hash = xxh3_128_with_seed(key, 7);
-        let line = (((hash >> 64) * lines.len() as u128) >> 64) as usize;
-        prefetch(&raw const lines[line]);
-        Self { line, hash: hash as u64 }
+        let block = (((hash >> 64) * blocks.len() as u128) >> 64) as usize;
+        for line in &blocks[block] {
+            prefetch(line);
+        }
+        Self { block, hash: hash as u64 }
     }
 
-    /// Reads, changes and writes the line.
+    /// Reads, changes and writes the lines.
     #[inline]
-    fn touch(self, lines: &[Line]) -> Verdict {
-        let word = &lines[self.line].0[self.hash as usize % 8];
-        // Relaxed, and not one atomic step: what is in the table means nothing.
-        let before = word.load(Ordering::Relaxed);
-        word.store(before ^ self.hash, Ordering::Relaxed);
-        if before == self.hash { Verdict::Duplicate } else { Verdict::Unique }
+    fn touch<const ADJACENT: usize>(self, blocks: &[[Line; ADJACENT]]) -> Verdict {
+        let mut is_known = false;
+        for line in &blocks[self.block] {
+            let word = &line.0[self.hash as usize % 8];
+            // Relaxed, and not one atomic step: what is in the table means
+            // nothing.
+            let before = word.load(Ordering::Relaxed);
+            word.store(before ^ self.hash, Ordering::Relaxed);
+            is_known |= before == self.hash;
+        }
+        if is_known { Verdict::Duplicate } else { Verdict::Unique }
     }
 }
 
 impl<const N: usize> Engine<N> for LimitEngine {
     fn check_all(&self, keys: &[[u8; N]], verdicts: &mut [Verdict]) {
-        let lines = self.lines();
-        let mut ring = [Waiting { line: 0, hash: 0 }; RING];
-        let mut coming = keys.iter().enumerate();
-        for (index, key) in coming.by_ref().take(AHEAD) {
-            ring[index % RING] = Waiting::prepare(key, lines);
-        }
-        for (index, verdict) in verdicts.iter_mut().enumerate() {
-            if let Some((ahead, key)) = coming.next() {
-                ring[ahead % RING] = Waiting::prepare(key, lines);
-            }
-            *verdict = ring[index % RING].touch(lines);
+        match self.adjacent {
+            1 => self.touch_all::<N, 1>(keys, verdicts),
+            2 => self.touch_all::<N, 2>(keys, verdicts),
+            other => unreachable!("no limit is of {other} lines a key"),
         }
     }
 
@@ -122,11 +146,14 @@ mod tests {
     #[test]
     fn touches_lines_all_over_the_table() {
         let room = Room { live_keys: 0, capacity: 0, table_bytes: 1 << 12 };
-        let limit = LimitEngine::new(room);
-        let keys: Vec<[u8; 16]> = (0..1_000).map(key).collect();
-        limit.check_all(&keys, &mut vec![Verdict::Late; keys.len()]);
-        let is_touched = |line: &Line| line.0.iter().any(|word| word.load(Ordering::Relaxed) != 0);
-        assert_eq!(limit.lines().len(), 64);
-        assert!(limit.lines().iter().all(is_touched));
+        for adjacent in [1, 2] {
+            let limit = LimitEngine::new(room, adjacent);
+            let keys: Vec<[u8; 16]> = (0..1_000).map(key).collect();
+            limit.check_all(&keys, &mut vec![Verdict::Late; keys.len()]);
+            let is_touched =
+                |line: &Line| line.0.iter().any(|word| word.load(Ordering::Relaxed) != 0);
+            assert_eq!(limit.lines().len(), 64);
+            assert!(limit.lines().iter().all(is_touched));
+        }
     }
 }

@@ -3,11 +3,14 @@
 
 use super::hapax::{check_batch, forget_all};
 use super::{BATCH, Engine, Room, SPAN};
-use hapax::{Deduper, ManualClock, Timestamp, Verdict, Window};
+use hapax::{Deduper, ManualClock, Mode, Timestamp, Verdict, Window};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const BUCKETS: u32 = 8;
+pub(super) const BUCKETS: u32 = 8;
+
+/// The rate asked of filters.
+pub(super) const FILTER_RATE: f64 = 0.01;
 
 pub(super) struct RollingEngine {
     dedup: Deduper,
@@ -27,18 +30,26 @@ pub(super) const fn keys_per_bucket(live_keys: u64) -> u64 {
 impl RollingEngine {
     /// Moves on by a bucket with every bucket's share of new keys.
     pub(super) fn rolling(room: Room) -> Self {
-        Self::new(room, keys_per_bucket(room.live_keys))
+        Self::new(room, Mode::fingerprint(), keys_per_bucket(room.live_keys))
+    }
+
+    /// The same in filter mode. Made for the keys of one span, as those beside
+    /// it are.
+    pub(super) fn filtering(room: Room) -> Self {
+        let room = Room { capacity: room.live_keys, ..room };
+        Self::new(room, Mode::filter(FILTER_RATE), keys_per_bucket(room.live_keys))
     }
 
     /// The same, but time does not move.
     pub(super) fn standing_still(room: Room) -> Self {
-        Self::new(room, u64::MAX)
+        Self::new(room, Mode::fingerprint(), u64::MAX)
     }
 
-    fn new(room: Room, share: u64) -> Self {
+    fn new(room: Room, mode: Mode, share: u64) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000_000_000)));
         let dedup = Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
             .capacity(room.capacity)
+            .mode(mode)
             .trusted_keys()
             .clock(Arc::clone(&clock))
             .build()
