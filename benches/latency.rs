@@ -13,6 +13,7 @@
 mod load;
 
 use clap::Parser;
+use hapax::Mode;
 use load::latencies::{Comparison, Latencies, POINTS};
 use load::scenario::{Plan, Scenario};
 use serde_json::{Map, Value, json};
@@ -88,7 +89,14 @@ impl Arguments {
             _ => self.seconds.unwrap_or(defaults.seconds) * self.rate,
         };
         let threads = self.threads.unwrap_or(defaults.threads);
-        Plan { scenario, keys, checks_per_second: self.rate, checks, threads }
+        Plan {
+            scenario,
+            mode: Mode::fingerprint(),
+            keys,
+            checks_per_second: self.rate,
+            checks,
+            threads,
+        }
     }
 }
 
@@ -115,7 +123,7 @@ impl Outcome {
     }
 
     fn print(&self) {
-        let Plan { scenario, keys, checks_per_second, checks, threads } = self.plan;
+        let Plan { scenario, keys, checks_per_second, checks, threads, .. } = self.plan;
         println!(
             "{}: {keys} keys, {checks} checks at {checks_per_second} a second, threads: {threads}, \
              medians of {} runs\n{}",
@@ -126,7 +134,7 @@ impl Outcome {
     }
 
     fn json(&self) -> Value {
-        let Plan { scenario, keys, checks_per_second, checks, threads } = self.plan;
+        let Plan { scenario, keys, checks_per_second, checks, threads, .. } = self.plan;
         let all = |runs: &[Latencies]| runs.iter().map(|run| named(run.0)).collect::<Vec<_>>();
         let comparison = self.comparison();
         json!({

@@ -3,6 +3,7 @@
 use super::latencies::Latencies;
 use super::schedule::{Schedule, empty_histogram, offer};
 use super::subject::filled;
+use hapax::Mode;
 use hdrhistogram::Histogram;
 use std::hint::black_box;
 use std::thread;
@@ -49,6 +50,7 @@ impl Scenario {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) scenario: Scenario,
+    pub(crate) mode: Mode,
     /// Live keys; in growth, as many as there are in the end.
     pub(crate) keys: u64,
     /// Offered by all threads together.
@@ -61,7 +63,7 @@ impl Plan {
     /// Offers the load to the engine.
     pub(crate) fn engine(&self) -> Latencies {
         let live_keys = if self.scenario == Scenario::Growth { 0 } else { self.keys };
-        let dedup = filled(self.span(), live_keys);
+        let dedup = filled(self.span(), self.mode, live_keys);
         self.offer(|key| {
             let _ = black_box(dedup.check(key).expect("no limit is set"));
         })
@@ -144,7 +146,8 @@ mod tests {
     const CHECKS: u64 = 60_000;
 
     fn plan(scenario: Scenario, threads: u64) -> Plan {
-        Plan { scenario, keys: 1_000, checks_per_second: 1_000_000, checks: CHECKS, threads }
+        let mode = Mode::fingerprint();
+        Plan { scenario, mode, keys: 1_000, checks_per_second: 1_000_000, checks: CHECKS, threads }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A deduper with its window filled, on a clock that runs.
 
 use super::scenario::{BUCKETS, Key, key};
-use hapax::{Clock, Deduper, ManualClock, SystemClock, Timestamp, Verdict, Window};
+use hapax::{Clock, Deduper, ManualClock, Mode, SystemClock, Timestamp, Verdict, Window};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ impl Clock for ShiftedClock {
 
 /// A deduper for untrusted keys that remembers the keys numbered below
 /// `live_keys`, recorded bucket by bucket over the whole of `span`.
-pub(super) fn filled(span: Duration, live_keys: u64) -> Deduper {
+pub(super) fn filled(span: Duration, mode: Mode, live_keys: u64) -> Deduper {
     let clock = Arc::new(ShiftedClock {
         system: SystemClock::new(),
         shift: ManualClock::new(Timestamp::from_micros(0)),
     });
     let window = Window::fixed(span).buckets(BUCKETS);
-    let dedup =
-        Deduper::builder(window).clock(Arc::clone(&clock)).build().expect("a valid configuration");
+    let builder = Deduper::builder(window).mode(mode).clock(Arc::clone(&clock));
+    let dedup = builder.build().expect("a valid configuration");
     let share = live_keys.div_ceil(BUCKETS.into());
     for bucket in 0..u64::from(BUCKETS) {
         let numbers: Vec<_> = (bucket * share..live_keys.min((bucket + 1) * share)).collect();
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_filled_window_remembers_its_keys_and_no_others() {
-        let dedup = filled(Duration::from_secs(8_000), 1_000);
+        let dedup = filled(Duration::from_secs(8_000), Mode::fingerprint(), 1_000);
         let is_known = |number| dedup.contains(&key(number)).unwrap();
         assert_eq!(dedup.stats().live_keys, 1_000);
         assert!((0..1_000).all(is_known));

@@ -5,12 +5,18 @@
 //! A topic is a file with a `run` function and a line in [`TOPICS`].
 
 mod child;
+mod comparison;
 mod csv_model;
 mod end_to_end;
+mod filter;
 mod fresh_clone;
 mod keys;
+#[path = "../../benches/load/mod.rs"]
+#[cfg_attr(not(test), expect(dead_code, reason = "the benchmark `latency` needs more of it"))]
+mod load;
 mod pipe;
 mod process;
+mod progress;
 mod property;
 mod report;
 mod resident;
@@ -28,7 +34,7 @@ type Failure = Box<dyn std::error::Error>;
 /// One topic: its name, what it is about, and what takes its measures.
 type Topic = (&'static str, &'static str, fn(&Options, &mut Report));
 
-const TOPICS: [Topic; 7] = [
+const TOPICS: [Topic; 8] = [
     (
         "end-to-end",
         "the command line and the library on real input, against naive models",
@@ -44,6 +50,11 @@ const TOPICS: [Topic; 7] = [
     ("sizes", "resident memory a key over many sizes", speed::sizes::measure),
     ("flood", "memory given back after a flood", speed::flood::measure),
     ("verdicts", "every verdict of a long stream over many keys", speed::verdicts::measure),
+    (
+        "filter",
+        "the filter mode: what it forgets, its rates, memory, speed and rotations",
+        filter::run,
+    ),
 ];
 
 /// How a topic is to be run.

@@ -1,15 +1,12 @@
 //! Latency of single checks while a deduper grows from empty, beyond the
 //! jitter that the same loop shows without it.
 
-#[path = "../../../benches/load/mod.rs"]
-#[cfg_attr(not(test), expect(dead_code, reason = "the benchmark `latency` needs more of it"))]
-mod load;
-
-use super::progress_bar;
 use crate::Options;
+use crate::load::latencies::{Comparison, POINTS, duration};
+use crate::load::scenario::{Plan, Scenario};
+use crate::progress::progress_bar;
 use crate::report::{Report, Status};
-use load::latencies::{Comparison, POINTS, duration};
-use load::scenario::{Plan, Scenario};
+use hapax::Mode;
 
 const CHECKS_PER_SECOND: u64 = 1_000_000;
 const BAR_P9999_NANOS: i64 = 200_000;
@@ -42,6 +39,7 @@ pub(crate) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
 fn compare(keys: u64, runs: u64) -> Comparison {
     let plan = Plan {
         scenario: Scenario::Growth,
+        mode: Mode::fingerprint(),
         keys,
         checks_per_second: CHECKS_PER_SECOND,
         checks: keys,

@@ -9,7 +9,6 @@ pub(crate) mod verdicts;
 
 use crate::Options;
 use crate::report::Report;
-use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) fn run(options: &Options, report: &mut Report) {
     // First, while the system has most memory to give at once.
@@ -18,10 +17,4 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     sizes::measure(options, report);
     flood::measure(options, report);
     verdicts::measure(options, report);
-}
-
-/// Shown only where standard error is a terminal.
-fn progress_bar(total: u64, unit: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} {msg}, {eta} left");
-    ProgressBar::new(total).with_style(style.expect("a valid template")).with_message(unit)
 }

@@ -1,7 +1,7 @@
 //! Verdicts at full size, each compared with what arithmetic says of it.
 
-use super::progress_bar;
 use crate::keys::{Key, key, mixed};
+use crate::progress::progress_bar;
 use crate::report::{Report, Status, grouped};
 use crate::{Failure, Options};
 use hapax::{Deduper, ManualClock, Timestamp, Verdict, Window};
