@@ -88,36 +88,18 @@ impl State {
         }
     }
 
-    /// The filter has no room: gives up old keys if the policy says so.
+    /// The filter has no room: makes the most of it, then gives up old keys, if
+    /// the policy says so.
     #[cold]
     fn give_up_filtered(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
-        match rules.on_full() {
-            None => return Err(Refusal::OutOfMemory),
-            Some(OnFull::Reject) => return Err(Refusal::Full),
-            Some(OnFull::EvictOldest) => {}
-        }
-        if self.filter().stretch(moment.at) {
+        if rules.on_full() == Some(OnFull::EvictOldest) && self.filter().stretch(moment.at) {
             return Ok(());
         }
-        let live = self.counts.live();
-        // Another shard may have raised the floor meanwhile.
-        self.roll(rules, moment);
-        if self.counts.live() < live {
-            return Ok(());
-        }
-        match self.counts.oldest(self.low) {
-            // Not a key left, and still no room.
-            None => return Err(Refusal::OutOfMemory),
-            Some(oldest) if oldest < self.ages.newest() => {
-                rules.give_up(oldest);
-                self.roll(rules, moment);
-            }
-            Some(newest) => {
-                rules.note_thinned(newest);
-                self.filter().forget_bucket(newest);
-                self.evicted += u64::from(self.counts.drop_bucket(newest));
-            }
-        }
-        Ok(())
+        self.give_up(rules, moment, Self::forget_bucket)
+    }
+
+    fn forget_bucket(&mut self, bucket: Bucket) {
+        self.filter().forget_bucket(bucket);
+        self.evicted += u64::from(self.counts.drop_bucket(bucket));
     }
 }

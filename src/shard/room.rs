@@ -4,6 +4,7 @@ use super::state::{Moment, State};
 use super::{Refusal, Rules};
 use crate::memory::OnFull;
 use crate::table::{Keys, SLOTS_PER_PAGE, Slot};
+use crate::time::Bucket;
 
 /// A shard shrinks when less than one part in this many of its room is used ...
 const SHRINK_BELOW: u32 = 3;
@@ -18,26 +19,37 @@ impl State {
             let pages = self.table.pages();
             self.table.grow(pages + (pages / 4).max(1), self.ages);
             if self.table.pages() == pages {
-                self.give_up(rules, moment)?;
+                self.give_up(rules, moment, |state, _newest| state.evict_one())?;
             }
             self.room = self.table.pages() * self.load;
         }
         Ok(())
     }
 
-    /// The table cannot grow: gives up old keys if the policy says so.
+    /// Neither table nor filter can grow: gives up old keys if the policy says
+    /// so, with `thin_out` if only the newest bucket is left.
     #[cold]
-    fn give_up(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
+    pub(super) fn give_up(
+        &mut self,
+        rules: &Rules,
+        moment: Moment,
+        thin_out: fn(&mut Self, Bucket),
+    ) -> Result<(), Refusal> {
         match rules.on_full() {
             None => Err(Refusal::OutOfMemory),
             Some(OnFull::Reject) => Err(Refusal::Full),
-            Some(OnFull::EvictOldest) => self.evict_oldest(rules, moment),
+            Some(OnFull::EvictOldest) => self.evict_oldest(rules, moment, thin_out),
         }
     }
 
     /// Gives up this shard's oldest bucket, and with it that of all shards; or
-    /// single keys if only the newest bucket is left.
-    fn evict_oldest(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
+    /// what `thin_out` takes if only the newest bucket is left.
+    fn evict_oldest(
+        &mut self,
+        rules: &Rules,
+        moment: Moment,
+        thin_out: fn(&mut Self, Bucket),
+    ) -> Result<(), Refusal> {
         let live = self.counts.live();
         // Another shard may have raised the floor meanwhile.
         self.roll(rules, moment);
@@ -53,7 +65,7 @@ impl State {
             }
             Some(newest) => {
                 rules.note_thinned(newest);
-                self.evict_one();
+                thin_out(self, newest);
             }
         }
         Ok(())
