@@ -10,6 +10,7 @@ mod csv_model;
 mod end_to_end;
 mod filter;
 mod fresh_clone;
+mod jitter;
 mod keys;
 #[path = "../../benches/load/mod.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "the benchmark `latency` needs more of it"))]

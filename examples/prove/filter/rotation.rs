@@ -2,9 +2,9 @@
 //! that the same loop shows without it.
 
 use crate::Options;
-use crate::load::latencies::{Comparison, POINTS, duration};
+use crate::jitter;
+use crate::load::latencies::{Comparison, POINTS};
 use crate::load::scenario::{Plan, Scenario};
-use crate::progress::progress_bar;
 use crate::report::{Report, Status};
 use hapax::Mode;
 
@@ -21,13 +21,7 @@ pub(crate) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
     report.take(&what, "at most 1 ms beyond control", || {
         let comparison = compare(keys, runs);
         let beyond = comparison.beyond_nanos()[WORST];
-        let figure = format!(
-            "{} ({} - {})",
-            duration(beyond),
-            duration(comparison.engine.0[WORST] as i64),
-            duration(comparison.control.0[WORST] as i64)
-        );
-        Ok((figure, Status::of_run(beyond <= BAR_NANOS, !full)))
+        Ok((jitter::figure(&comparison, WORST), Status::of_run(beyond <= BAR_NANOS, !full)))
     });
 }
 
@@ -42,9 +36,5 @@ fn compare(keys: u64, runs: u64) -> Comparison {
         checks: 4 * keys,
         threads: 1,
     };
-    let progress = progress_bar(runs, "runs");
-    let (control, engine): (Vec<_>, Vec<_>) =
-        progress.wrap_iter(0..runs).map(|_| (plan.control(), plan.engine())).unzip();
-    progress.finish_and_clear();
-    Comparison::of(&engine, &control)
+    jitter::compare(&plan, runs)
 }

@@ -2,9 +2,9 @@
 //! jitter that the same loop shows without it.
 
 use crate::Options;
-use crate::load::latencies::{Comparison, POINTS, duration};
+use crate::jitter;
+use crate::load::latencies::{Comparison, POINTS};
 use crate::load::scenario::{Plan, Scenario};
-use crate::progress::progress_bar;
 use crate::report::{Report, Status};
 use hapax::Mode;
 
@@ -22,13 +22,7 @@ pub(crate) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
     let beyond = comparison.beyond_nanos();
     let mut line = |what: &str, point: usize, most: i64, bar: &str| {
         report.take(&format!("growth to {} M keys, {what}", keys / 1_000_000), bar, || {
-            let figure = format!(
-                "{} ({} - {})",
-                duration(beyond[point]),
-                duration(comparison.engine.0[point] as i64),
-                duration(comparison.control.0[point] as i64)
-            );
-            Ok((figure, Status::of_run(beyond[point] <= most, !full)))
+            Ok((jitter::figure(&comparison, point), Status::of_run(beyond[point] <= most, !full)))
         });
     };
     line("p99.99 beyond control", P9999, BAR_P9999_NANOS, "at most 200 us");
@@ -45,11 +39,7 @@ fn compare(keys: u64, runs: u64) -> Comparison {
         checks: keys,
         threads: 1,
     };
-    let progress = progress_bar(runs, "runs");
-    let (control, engine): (Vec<_>, Vec<_>) =
-        progress.wrap_iter(0..runs).map(|_| (plan.control(), plan.engine())).unzip();
-    progress.finish_and_clear();
-    Comparison::of(&engine, &control)
+    jitter::compare(&plan, runs)
 }
 
 #[cfg(test)]
