@@ -1,6 +1,7 @@
 //! Where processing time comes from.
 
 use super::Timestamp;
+use super::recent::Recent;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -19,16 +20,28 @@ pub trait Clock: Send + Sync {
 /// Later jumps of the wall clock do not reach it, and it goes on counting
 /// while the machine sleeps (`CLOCK_BOOTTIME`; elsewhere than on Linux and
 /// Android, the standard library's monotonic clock).
-#[derive(Clone, Copy)]
+///
+/// On x86-64 a reading serves for up to 2^15 ticks of the time-stamp counter,
+/// some ten microseconds: so much older than the call can it be.
 pub struct SystemClock {
     wall_at_start: Timestamp,
     boot_at_start: Boot,
+    recent: Recent,
 }
 
 impl SystemClock {
     /// Reads both clocks once.
     pub fn new() -> Self {
-        Self { wall_at_start: Timestamp::from(SystemTime::now()), boot_at_start: Boot::now() }
+        Self {
+            wall_at_start: Timestamp::from(SystemTime::now()),
+            boot_at_start: Boot::now(),
+            recent: Recent::new(),
+        }
+    }
+
+    fn read(&self) -> i64 {
+        let elapsed = self.boot_at_start.elapsed_micros();
+        self.wall_at_start.as_micros().saturating_add(elapsed)
     }
 }
 
@@ -40,8 +53,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let elapsed = self.boot_at_start.elapsed_micros();
-        Timestamp::from_micros(self.wall_at_start.as_micros().saturating_add(elapsed))
+        Timestamp::from_micros(self.recent.or_read(|| self.read()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! stores buckets, never times; this module is where one becomes the other.
 
 mod clock;
+mod recent;
 mod watermark;
 mod window;
 

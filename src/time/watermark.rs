@@ -70,7 +70,7 @@ impl Watermark {
     /// have all threads wait for one cache line.
     #[inline]
     pub(crate) fn follow(&self, reading: Timestamp) {
-        if self.grid.bucket(reading) > self.bucket() {
+        if reading >= self.grid.start(self.bucket().plus(1)) {
             self.advance(reading);
         }
     }

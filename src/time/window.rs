@@ -112,6 +112,16 @@ impl Grid {
         if self.is_unbounded() { Bucket(0) } else { Bucket(time.0.div_euclid(self.width_micros)) }
     }
 
+    /// The time at which a bucket starts; [`Timestamp::MAX`] if the window is
+    /// unbounded: its one bucket has no successor.
+    #[inline]
+    pub(crate) const fn start(self, bucket: Bucket) -> Timestamp {
+        if self.is_unbounded() {
+            return Timestamp::MAX;
+        }
+        Timestamp::from_micros(bucket.0.saturating_mul(self.width_micros))
+    }
+
     /// How many bucket edges a stretch of `span` can cross at most.
     pub(crate) fn reach(self, span: Duration) -> i64 {
         if self.is_unbounded() {
