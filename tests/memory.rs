@@ -250,6 +250,30 @@ fn evict_oldest_within_one_bucket_gives_up_single_keys() {
 
 /// Sliding: keys seen again belong to the newest bucket, and outlive those of
 /// their age.
+/// A bucket may be given up for a key that comes shortly before one of its own
+/// in a batch.
+#[test]
+fn a_batch_that_gives_up_keys_answers_as_one_by_one() {
+    let config = Config::default();
+    let (batched, clock) = capped(&config, OnFull::EvictOldest);
+    let (single, clock_of_single) = capped(&config, OnFull::EvictOldest);
+    let quarter = quarter(config.mode);
+    let mut given_up = 0;
+    for first in (0..6 * quarter).step_by(128) {
+        let now = config.start.saturating_add(config.width() * (first / quarter) as u32);
+        [&clock, &clock_of_single].iter().for_each(|clock| clock.set(now));
+        // New keys, each followed by one of about the age at which keys go.
+        let old = |new: u64| new.saturating_sub(2 * quarter + new * 7_919 % (3 * quarter));
+        let keys: Vec<_> = (first..first + 128).flat_map(|new| [new, old(new)]).map(key).collect();
+        let mut verdicts = vec![Verdict::Late; keys.len()];
+        batched.check_batch(&keys, &mut verdicts).unwrap();
+        let one_by_one: Vec<_> = keys.iter().map(|key| single.check(key).unwrap()).collect();
+        assert_eq!(verdicts, one_by_one, "keys from {first} on");
+        given_up += verdicts.iter().skip(1).step_by(2).filter(|v| v.is_unique()).count();
+    }
+    assert!(given_up > 0 && batched.stats().evicted > 0, "keys were given up in this test");
+}
+
 #[test]
 fn evict_oldest_spares_keys_that_were_seen_again() {
     for mode in MODES {

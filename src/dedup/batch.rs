@@ -6,7 +6,8 @@
 //! as fast as a loop of single checks.
 
 use super::{BatchError, BatchErrorKind, CheckError, Deduper};
-use crate::shard::{Coming, Present};
+use crate::memory::OnFull;
+use crate::shard::{Coming, Present, all, ones};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 
@@ -45,8 +46,12 @@ impl Deduper {
             if first % KEYS_PER_READING == 0 {
                 self.read_clock().map_err(|error| (0, error))?;
             }
-            let present = Present::new(self.rules(), None);
-            self.check_step(coming, verdicts, recognised, |_| Ok((None, present)))
+            let present = || Present::new(self.rules(), None);
+            if self.rules().on_full() == Some(OnFull::EvictOldest) {
+                // One key's check may give up others: each looks for itself.
+                return self.check_step(coming, verdicts, recognised, |_| Ok((None, present())));
+            }
+            self.check_step_at_once(coming, verdicts, recognised, &present())
         })
     }
 
@@ -88,8 +93,7 @@ impl Deduper {
         for (step, verdicts) in verdicts.chunks_mut(STEP).enumerate() {
             let first = step * STEP;
             approach(&mut ring[(first + AHEAD) % RING..][..STEP]);
-            let now = &mut ring[first % RING..][..verdicts.len()];
-            self.shards.glimpse(now);
+            let now = &ring[first % RING..][..verdicts.len()];
             checked = check_step(first, now, verdicts, &mut recognised);
             if let Err((index, error)) = checked {
                 checked = Err((first + index, error));
@@ -121,6 +125,25 @@ impl Deduper {
         }
     }
 
+    /// Checks keys whose memory has come, all at `present`.
+    #[inline]
+    fn check_step_at_once(
+        &self,
+        coming: &[Coming<'_>],
+        verdicts: &mut [Verdict],
+        recognised: &mut u64,
+        present: &Present,
+    ) -> Result<(), Stop> {
+        let known = self.shards.glimpse(coming, present);
+        *recognised += u64::from(known.count_ones());
+        verdicts.fill(Verdict::Duplicate);
+        for index in ones(!known & all(coming.len())) {
+            let outcome = self.shards.check_locked(&coming[index], None);
+            verdicts[index] = outcome.map_err(|refusal| (index, self.check_error(refusal)))?;
+        }
+        Ok(())
+    }
+
     /// Checks keys whose memory has come, each when `when` says.
     #[inline]
     pub(super) fn check_step(
@@ -130,6 +153,7 @@ impl Deduper {
         recognised: &mut u64,
         mut when: impl FnMut(usize) -> Result<(Option<Bucket>, Present), CheckError>,
     ) -> Result<(), Stop> {
+        self.shards.glimpse(coming, &Present::new(self.rules(), None));
         for (index, (coming, verdict)) in coming.iter().zip(verdicts).enumerate() {
             let (at, present) = when(index).map_err(|error| (index, error))?;
             *verdict = if self.shards.recognises(coming, &present) {

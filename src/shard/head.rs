@@ -57,7 +57,7 @@ impl Heads {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Present {
     at: Bucket,
-    ages: Ages,
+    pub(super) ages: Ages,
     is_late: bool,
 }
 
@@ -70,15 +70,14 @@ impl Present {
         Self { at: moment.at, ages, is_late: moment.is_late() }
     }
 
-    /// How the tags are read of a shard that has come to `newest`: live is what
-    /// matches, and stays as it is.
+    /// Are the tags of a shard that has come to `newest` read by `ages`?
     #[inline]
-    pub(super) fn ages(&self, newest: Bucket, rules: &Rules) -> Ages {
-        if newest == self.at && !self.is_late { self.ages } else { self.other_ages(newest, rules) }
+    pub(super) fn is_of(&self, newest: Bucket) -> bool {
+        newest == self.at && !self.is_late
     }
 
     #[cold]
-    fn other_ages(&self, newest: Bucket, rules: &Rules) -> Ages {
+    pub(super) fn other_ages(&self, newest: Bucket, rules: &Rules) -> Ages {
         let is_unknown = self.is_late || newest < self.at;
         let low = if is_unknown { newest.plus(1) } else { rules.unchanged_from(self.at) };
         Ages::new(newest, low, rules.tags)

@@ -29,7 +29,7 @@ use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::{Mutex, MutexGuard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Table, pages_for};
+use crate::table::{BlockPool, Extents, Glance, Keys, Layout, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -71,8 +71,6 @@ pub(crate) struct Shards {
 pub(crate) struct Coming<'a> {
     hash: KeyHash,
     shard: u32,
-    /// Where in its home line the key was seen.
-    seen: Option<u8>,
     /// The page in which the key belongs by `layout`, if its shard has any.
     page: Option<Glance<'a>>,
     layout: Layout,
@@ -80,14 +78,8 @@ pub(crate) struct Coming<'a> {
 }
 
 impl Coming<'_> {
-    pub(crate) const NONE: Self = Self {
-        hash: KeyHash::new(0),
-        shard: 0,
-        seen: None,
-        page: None,
-        layout: Layout::NONE,
-        key: &[],
-    };
+    pub(crate) const NONE: Self =
+        Self { hash: KeyHash::new(0), shard: 0, page: None, layout: Layout::NONE, key: &[] };
 
     #[inline]
     fn want(&self) -> Slot {
@@ -199,32 +191,48 @@ impl Shards {
         Coming { page, layout, ..coming }
     }
 
-    /// Goes on with the checks of keys whose home lines have come: looks for
-    /// them there, without a lock, or asks the processor to fetch what
-    /// recording them will need.
+    /// Goes on with the checks of keys, 32 at most, whose home lines have come:
+    /// says which of them it [`recognises`](Self::recognises) at `present`, a
+    /// bit for each, and asks the processor to fetch what the others will need.
     #[inline(never)]
-    pub(crate) fn glimpse(&self, coming: &mut [Coming<'_>]) {
+    pub(crate) fn glimpse(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
+        if self.rules.mode == Mode::Fingerprint {
+            return self.glimpse_fingerprints(coming, present);
+        }
         for coming in coming {
-            self.glimpse_one(coming);
+            self.fetch_for_check(coming);
         }
+        0
     }
 
+    /// In two passes, because which keys are known cannot be predicted.
     #[inline]
-    fn glimpse_one(&self, coming: &mut Coming<'_>) {
+    fn glimpse_fingerprints(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
+        let mut known = 0;
+        for (index, coming) in coming.iter().enumerate() {
+            known |= u32::from(self.sees_fingerprint(coming, present)) << index;
+        }
+        for index in ones(!known & all(coming.len())) {
+            self.fetch_for_recording(&coming[index]);
+        }
+        known
+    }
+
+    /// Asks the processor to fetch what a key's check will need, in the modes
+    /// in which that always takes the lock.
+    #[inline]
+    fn fetch_for_check(&self, coming: &Coming<'_>) {
+        let shard = coming.shard as usize;
         match self.rules.mode {
-            Mode::Fingerprint => self.glimpse_fingerprint(coming),
-            Mode::Verified => self.locked(coming.shard as usize).prefetch_key(coming.want()),
-            Mode::Filter { .. } => self.prefetch_shard(coming.shard as usize),
+            Mode::Verified => self.locked(shard).prefetch_key(coming.want()),
+            _ => self.prefetch_shard(shard),
         }
     }
 
+    /// Asks the processor to fetch what recording a key will need.
     #[inline]
-    fn glimpse_fingerprint(&self, coming: &mut Coming<'_>) {
+    fn fetch_for_recording(&self, coming: &Coming<'_>) {
         if let Some(page) = coming.page {
-            coming.seen = page.find(coming.want());
-            if coming.seen.is_some() {
-                return;
-            }
             page.prefetch_alternates(coming.want());
         }
         self.prefetch_shard(coming.shard as usize);
@@ -245,11 +253,20 @@ impl Shards {
     /// moment of reading: that is when the check takes place.
     #[inline]
     pub(crate) fn recognises(&self, coming: &Coming<'_>, present: &Present) -> bool {
-        let (Some(page), Some(place)) = (coming.page, coming.seen) else { return false };
+        self.rules.mode == Mode::Fingerprint && self.sees_fingerprint(coming, present)
+    }
+
+    #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
+    #[inline(always)]
+    fn sees_fingerprint(&self, coming: &Coming<'_>, present: &Present) -> bool {
+        let Some(page) = coming.page else { return false };
+        // Before the line: see `Heads::newest`.
         let newest = self.heads.newest(coming.shard as usize);
-        let slot = page.slot(coming.want(), place);
-        slot.agrees(coming.want(), Identity::FINGERPRINT)
-            && present.ages(newest, &self.rules).is_live(slot.tag())
+        if present.is_of(newest) {
+            page.holds_at_home(coming.want(), &present.ages)
+        } else {
+            page.holds_at_home(coming.want(), &present.other_ages(newest, &self.rules))
+        }
     }
 
     /// Counts duplicates that were recognised.
@@ -265,17 +282,13 @@ impl Shards {
     /// Ends the check of one key: at `at`, or at the watermark (the latest
     /// clock reading). Records it if it is new.
     #[inline]
-    pub(crate) fn check(
-        &self,
-        mut coming: Coming<'_>,
-        at: Option<Bucket>,
-    ) -> Result<Verdict, Refusal> {
+    pub(crate) fn check(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
+        if self.recognises(&coming, &Present::new(&self.rules, at)) {
+            self.recognised.add(1);
+            return Ok(Verdict::Duplicate);
+        }
         if self.rules.mode == Mode::Fingerprint {
-            self.glimpse_fingerprint(&mut coming);
-            if self.recognises(&coming, &Present::new(&self.rules, at)) {
-                self.recognised.add(1);
-                return Ok(Verdict::Duplicate);
-            }
+            self.fetch_for_recording(&coming);
         }
         self.check_locked(&coming, at)
     }
@@ -443,6 +456,23 @@ impl Shards {
     fn index(&self, hash: KeyHash) -> usize {
         hash.high() as usize & (self.shards.len() - 1)
     }
+}
+
+/// The bits that are set, from the lowest on.
+#[inline]
+pub(crate) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = bits.trailing_zeros() as usize;
+        let is_left = bits != 0;
+        bits &= bits.wrapping_sub(1);
+        is_left.then_some(index)
+    })
+}
+
+/// A bit for each of up to 32 keys, at least one.
+#[inline]
+pub(crate) const fn all(keys: usize) -> u32 {
+    u32::MAX >> (u32::BITS - keys as u32)
 }
 
 /// The layers and the filter of each shard, in filter mode.

@@ -439,7 +439,7 @@ mod models {
             let threads: Vec<_> =
                 shares.into_iter().map(|share| thread::spawn(|| come_and_go(share))).collect();
             for shard in [1, 0] {
-                let seen = extents.glance(shard, 0).map(|page| page.slot(Slot::EMPTY, 1));
+                let seen = extents.glance(shard, 0).map(Glance::first_slot);
                 assert!(seen.is_none_or(|slot| [Slot::EMPTY, mark_of(shard)].contains(&slot)));
             }
             for thread in threads {

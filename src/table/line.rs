@@ -54,7 +54,6 @@ impl Slot {
     pub(crate) const EMPTY: Self = Self(0);
 
     /// What the generic twin of the probe reads.
-    #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
     pub(super) const fn of_word(word: u64) -> Self {
         Self(word)
     }
@@ -199,7 +198,7 @@ impl Ages {
     /// False for the tags of dead buckets and of empty slots.
     #[inline]
     pub(crate) const fn is_live(self, tag: Tag) -> bool {
-        tag.0 != 0 && self.age(tag) < self.live
+        (tag.0 != 0) & (self.age(tag) < self.live)
     }
 
     /// The tag of the later bucket; a dead one is earlier than any.
@@ -265,7 +264,7 @@ impl Header {
 /// The words are atomic so that a line can be *glanced at* without its shard's
 /// lock; everything else is done by whoever holds the lock.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(transparent)]
 pub(crate) struct Line {
     words: Words,
 }
@@ -278,12 +277,12 @@ const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 impl Line {
     #[inline]
     fn word(&self, index: usize) -> u64 {
-        self.words[index].load(Ordering::Relaxed)
+        self.words.0[index].load(Ordering::Relaxed)
     }
 
     #[inline]
     fn set_word(&self, index: usize, word: u64) {
-        self.words[index].store(word, Ordering::Relaxed);
+        self.words.0[index].store(word, Ordering::Relaxed);
     }
 
     /// The slots that agree with `want` and are live, with their places.
@@ -299,22 +298,14 @@ impl Line {
             .filter(move |(_, slot)| ages.is_live(slot.tag()))
     }
 
-    /// The place of a slot with the fingerprint of `want`, in whatever bucket.
-    /// Needs no lock: each word is read at a moment of its own.
+    /// Is a live slot with the fingerprint of `want` here? Needs no lock: tells
+    /// by one word, read at one moment.
     #[inline]
-    pub(super) fn glimpse(&self, want: Slot) -> Option<u8> {
-        // A sum that carries, from the last word to the first: two instructions
-        // a word less than shifting each into its place.
-        let is_it = |index| self.word(index) ^ want.word() <= TAG_BITS;
-        let seen =
-            (1..WORDS).rev().fold(0_u32, |seen, index| seen + seen + u32::from(is_it(index)));
-        (seen != 0).then_some(1 + seen.trailing_zeros() as u8)
-    }
-
-    /// The slot at a place. Needs no lock.
-    #[inline]
-    pub(super) fn slot(&self, index: u8) -> Slot {
-        Slot(self.word(usize::from(index) % WORDS))
+    pub(super) fn holds(&self, want: Slot, ages: &Ages) -> bool {
+        let place = probe::glimpsed(&self.words, want, Identity::FINGERPRINT).first_or_header();
+        let slot = Slot(self.word(place));
+        // No branches: which keys are known cannot be predicted.
+        (place != HEADER) & slot.agrees(want, Identity::FINGERPRINT) & ages.is_live(slot.tag())
     }
 
     /// Might a key that belongs here lie, or come to lie, in another line?

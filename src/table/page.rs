@@ -239,16 +239,16 @@ impl<'a> Glance<'a> {
         prefetch(self.home(want));
     }
 
-    /// The place in its home line of a slot with the fingerprint of `want`.
+    /// Is a slot with the fingerprint of `want`, and live, in its home line?
     #[inline]
-    pub(crate) fn find(self, want: Slot) -> Option<u8> {
-        self.home(want).glimpse(want)
+    pub(crate) fn holds_at_home(self, want: Slot, ages: &Ages) -> bool {
+        self.home(want).holds(want, ages)
     }
 
-    /// The slot at a place in the home line of a key.
-    #[inline]
-    pub(crate) fn slot(self, want: Slot, place: u8) -> Slot {
-        self.home(want).slot(place)
+    /// The first slot of the first line.
+    #[cfg(all(test, loom))]
+    pub(super) fn first_slot(self) -> Slot {
+        self.home(Slot::EMPTY).slots().next().expect("a line has slots")
     }
 
     /// Puts a tagged slot into its home line if the key is surely not in the

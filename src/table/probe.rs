@@ -9,16 +9,18 @@ use super::line::{Ages, Identity, Slot, WORDS};
 use std::sync::atomic::AtomicU64;
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
-pub(super) use generic::{agreeing, live};
+pub(super) use generic::{agreeing, glimpsed, live};
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-pub(super) use sse2::{agreeing, live};
+pub(super) use sse2::{agreeing, glimpsed, live};
 
 /// The words of a line: its header, then its slots.
 ///
 /// Written under the lock of their shard alone, word by word, because others
 /// may look at them without it; so whoever holds the lock may read them in any
 /// way.
-pub(super) type Words = [AtomicU64; WORDS];
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct Words(pub(super) [AtomicU64; WORDS]);
 
 /// A set of slots of a line: bit `2 * word` for each. Two bits a word is what
 /// comes out of the vector unit, and counting zeros does not mind.
@@ -34,6 +36,14 @@ impl Mask {
     #[inline]
     const fn of_bits(bits: u32) -> Self {
         Self(bits & Self::SLOTS)
+    }
+
+    /// The index of the first slot of the set; that of the header, 0, if the
+    /// set is empty.
+    #[inline]
+    pub(super) const fn first_or_header(&self) -> usize {
+        // An empty set has 32 trailing zeros.
+        self.0.trailing_zeros() as usize / 2 % WORDS
     }
 
     /// The slots that are not in the set.
@@ -57,23 +67,31 @@ impl Iterator for Mask {
     }
 }
 
-#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 mod generic {
-    use super::{Ages, Identity, Mask, Slot, Words};
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+    use super::Ages;
+    use super::{Identity, Mask, Slot, Words};
     use std::sync::atomic::Ordering;
 
     pub(crate) fn agreeing(words: &Words, want: Slot, identity: Identity) -> Mask {
         mask(words, |slot| slot.agrees(want, identity))
     }
 
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
     pub(crate) fn live(words: &Words, ages: Ages) -> Mask {
         mask(words, |slot| ages.is_live(slot.tag()))
     }
 
+    /// As `agreeing`, for who does not hold the lock: each word is read at a
+    /// moment of its own.
+    pub(crate) fn glimpsed(words: &Words, want: Slot, identity: Identity) -> Mask {
+        agreeing(words, want, identity)
+    }
+
     fn mask(words: &Words, is_in: impl Fn(Slot) -> bool) -> Mask {
-        let is_in = |index: usize| is_in(Slot::of_word(words[index].load(Ordering::Relaxed)));
+        let is_in = |index: usize| is_in(Slot::of_word(words.0[index].load(Ordering::Relaxed)));
         let bit = |index: usize| u32::from(is_in(index)) << (2 * index);
-        Mask::of_bits((0..words.len()).map(bit).fold(0, |bits, bit| bits | bit))
+        Mask::of_bits((0..words.0.len()).map(bit).fold(0, |bits, bit| bits | bit))
     }
 }
 
@@ -81,7 +99,8 @@ mod generic {
 mod sse2 {
     #![expect(unsafe_code, reason = "vector loads, and the promise that SSE2 is there")]
 
-    use super::{Ages, Identity, Mask, Slot, Words};
+    use super::{Ages, Identity, Mask, Slot, Words, generic};
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_add_epi8, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_cmpeq_epi32,
         _mm_loadu_si128, _mm_max_epu8, _mm_min_epu8, _mm_movemask_epi8, _mm_packs_epi16,
@@ -92,7 +111,7 @@ mod sse2 {
     #[inline]
     pub(crate) fn agreeing(words: &Words, want: Slot, identity: Identity) -> Mask {
         // SAFETY: this module is compiled only where SSE2 is there for all.
-        unsafe { agreeing_sse2(words, want, identity) }
+        unsafe { agreeing_sse2(load(words), want, identity) }
     }
 
     #[inline]
@@ -101,14 +120,25 @@ mod sse2 {
         unsafe { live_sse2(words, ages) }
     }
 
+    /// As `agreeing`, for who does not hold the lock: each word is read at a
+    /// moment of its own.
+    #[inline]
+    pub(crate) fn glimpsed(words: &Words, want: Slot, identity: Identity) -> Mask {
+        if is_x86_feature_detected!("avx") {
+            // SAFETY: as above, and AVX is there.
+            unsafe { agreeing_sse2(load_shared(words), want, identity) }
+        } else {
+            generic::glimpsed(words, want, identity)
+        }
+    }
+
     /// Slots whose difference from `want` has no bit of the identity.
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn agreeing_sse2(words: &Words, want: Slot, identity: Identity) -> Mask {
+    fn agreeing_sse2(mut equal: [__m128i; 4], want: Slot, identity: Identity) -> Mask {
         let want = _mm_set1_epi64x(want.word().cast_signed());
         let identity = _mm_set1_epi64x(identity.bits().cast_signed());
         let zero = _mm_setzero_si128();
-        let mut equal = load(words);
         for pair in &mut equal {
             let difference = _mm_and_si128(_mm_xor_si128(*pair, want), identity);
             *pair = _mm_cmpeq_epi32(difference, zero);
@@ -146,11 +176,42 @@ mod sse2 {
     #[inline]
     #[expect(clippy::cast_ptr_alignment, reason = "the unaligned load asks for no alignment")]
     fn load(words: &Words) -> [__m128i; 4] {
-        let first = words.as_ptr().cast::<__m128i>();
+        let first = words.0.as_ptr().cast::<__m128i>();
         // SAFETY: the words are 64 readable bytes, four vectors, and nobody
         // writes them meanwhile: the caller holds the shard's lock. Unaligned
         // loads cost nothing on an aligned line.
         [0, 1, 2, 3].map(|pair| unsafe { _mm_loadu_si128(first.add(pair)) })
+    }
+
+    /// Reads the words while others may write them: two at a time, each two at
+    /// once.
+    ///
+    /// # Safety
+    ///
+    /// The processor must have AVX: those that do read sixteen aligned bytes by
+    /// `VMOVDQA` at once (Intel, Software Developer's Manual, volume 3, 9.1.1;
+    /// AMD has said the same of its own). The load is in assembly because the
+    /// language has no atomic vectors; to it, this is a relaxed atomic load.
+    #[inline]
+    unsafe fn load_shared(words: &Words) -> [__m128i; 4] {
+        let (a, b, c, d);
+        // SAFETY: reads the 64 bytes of `words`, which its type aligns, and
+        // nothing else.
+        unsafe {
+            asm!(
+                "vmovdqa {a}, [{words}]",
+                "vmovdqa {b}, [{words} + 16]",
+                "vmovdqa {c}, [{words} + 32]",
+                "vmovdqa {d}, [{words} + 48]",
+                words = in(reg) words,
+                a = lateout(xmm_reg) a,
+                b = lateout(xmm_reg) b,
+                c = lateout(xmm_reg) c,
+                d = lateout(xmm_reg) d,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
     }
 }
 
@@ -179,12 +240,16 @@ mod tests {
             tags in 8_u8..=255,
         ) {
             let word = |(high, low, tag): (u64, u64, u64)| high << 40 | low << 8 | (tag % (u64::from(tags) + 1));
-            let line = words.map(|parts| AtomicU64::new(word(parts)));
+            let line = Words(words.map(|parts| AtomicU64::new(word(parts))));
             let want = Slot::of_word(word((want.0, want.1, 0)));
             for identity in [Identity::FINGERPRINT, Identity::CODE] {
                 prop_assert_eq!(
                     agreeing(&line, want, identity),
                     generic::agreeing(&line, want, identity)
+                );
+                prop_assert_eq!(
+                    super::glimpsed(&line, want, identity),
+                    generic::glimpsed(&line, want, identity)
                 );
             }
             let ages = Ages::new(Bucket(newest), Bucket(newest - live + 1), tags);
