@@ -261,7 +261,8 @@ fn a_batch_that_gives_up_keys_answers_as_one_by_one() {
     let mut given_up = 0;
     for first in (0..6 * quarter).step_by(128) {
         let now = config.start.saturating_add(config.width() * (first / quarter) as u32);
-        [&clock, &clock_of_single].iter().for_each(|clock| clock.set(now));
+        clock.set(now);
+        clock_of_single.set(now);
         // New keys, each followed by one of about the age at which keys go.
         let old = |new: u64| new.saturating_sub(2 * quarter + new * 7_919 % (3 * quarter));
         let keys: Vec<_> = (first..first + 128).flat_map(|new| [new, old(new)]).map(key).collect();

@@ -29,7 +29,7 @@ use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::{Mutex, MutexGuard};
-use crate::table::{BlockPool, Extents, Glance, Keys, Layout, Slot, Table, pages_for};
+use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -205,15 +205,15 @@ impl Shards {
         0
     }
 
-    /// In two passes, because which keys are known cannot be predicted.
     #[inline]
     fn glimpse_fingerprints(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
         let mut known = 0;
         for (index, coming) in coming.iter().enumerate() {
-            known |= u32::from(self.sees_fingerprint(coming, present)) << index;
-        }
-        for index in ones(!known & all(coming.len())) {
-            self.fetch_for_recording(&coming[index]);
+            if self.sees_fingerprint(coming, present) {
+                known |= 1 << index;
+            } else {
+                self.fetch_for_recording(coming);
+            }
         }
         known
     }
@@ -222,10 +222,12 @@ impl Shards {
     /// in which that always takes the lock.
     #[inline]
     fn fetch_for_check(&self, coming: &Coming<'_>) {
-        let shard = coming.shard as usize;
-        match self.rules.mode {
-            Mode::Verified => self.locked(shard).prefetch_key(coming.want()),
-            _ => self.prefetch_shard(shard),
+        let seems_known =
+            coming.page.is_some_and(|page| page.seems_at_home(coming.want(), Identity::CODE));
+        if seems_known && self.rules.mode == Mode::Verified {
+            self.locked(coming.shard as usize).prefetch_key(coming.want());
+        } else {
+            self.fetch_for_recording(coming);
         }
     }
 
@@ -313,9 +315,10 @@ impl Shards {
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
         if let Some(page) = coming.page
-            && state.records_at_home(&self.rules, page, coming.layout, coming.want(), at)
+            && state.is_plain(&self.rules, coming.layout, at)
+            && let Some(verdict) = state.check_at_home(&self.rules, page, coming.want(), coming.key)
         {
-            return Ok(Verdict::Unique);
+            return Ok(verdict);
         }
         let verdict = if self.layers.is_some() {
             state.check_filtered(&self.rules, coming.hash, at)

@@ -120,35 +120,90 @@ impl State {
         self.filter.as_mut().expect("filter mode has a filter")
     }
 
-    /// Does what a check of a new key most often comes to, and nothing else:
-    /// puts it into its home line, in the shard's newest bucket. False if that
-    /// is not the case or not plain; then nothing was done.
-    ///
-    /// `page` is where the key belongs if the table is laid out by `layout`.
+    /// Is there nothing to do for a check at `at` but to look for the key and to
+    /// record it, in the shard's newest bucket, where there is room; and is the
+    /// table laid out by `layout`?
     #[inline]
-    pub(super) fn records_at_home(
-        &mut self,
-        rules: &Rules,
-        page: Glance<'_>,
-        layout: Layout,
-        want: Slot,
-        at: Option<Bucket>,
-    ) -> bool {
+    pub(super) fn is_plain(&self, rules: &Rules, layout: Layout, at: Option<Bucket>) -> bool {
         let moment = Moment::new(rules, at);
-        let is_plain = rules.mode == Mode::Fingerprint
-            && moment.at == self.ages.newest()
+        moment.at == self.ages.newest()
             && moment.at >= self.low
             && !moment.is_late()
             && self.is_up_to_date(rules, moment)
             && layout == self.table.layout()
             && !layout.is_growing()
-            && self.counts.live() < self.room;
-        let is_recorded = is_plain && page.put_at_home(self.ages.newest_slot(want), self.ages);
-        if is_recorded {
-            self.counts.add_newest();
-            self.uniques += 1;
+            && self.counts.live() < self.room
+    }
+
+    /// Does what a check that is plain most often comes to: finds the key in its
+    /// home line, or puts it there. `None` if it comes to more; then nothing was
+    /// done.
+    #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
+    #[inline(always)]
+    pub(super) fn check_at_home(
+        &mut self,
+        rules: &Rules,
+        page: Glance<'_>,
+        want: Slot,
+        key: &[u8],
+    ) -> Option<Verdict> {
+        match rules.mode {
+            Mode::Verified => self.check_key_at_home(rules, page, want, key),
+            // Duplicates have been recognised without the lock.
+            _ => self.record_at_home(page, want, Identity::FINGERPRINT, |_| Some(want)),
         }
-        is_recorded
+    }
+
+    #[inline(never)]
+    fn check_key_at_home(
+        &mut self,
+        rules: &Rules,
+        page: Glance<'_>,
+        want: Slot,
+        key: &[u8],
+    ) -> Option<Verdict> {
+        if self.is_duplicate_at_home(rules, page, want, key) {
+            self.duplicates += 1;
+            return Some(Verdict::Duplicate);
+        }
+        self.record_at_home(page, want, Identity::CODE, |state| {
+            let keys = state.keys.as_mut().filter(|keys| !keys.should_look())?;
+            Some(want.at_address(keys.push(key, state.ages.newest()).ok()?))
+        })
+    }
+
+    /// Is the whole key found by its home line, with nothing to be written?
+    #[inline]
+    fn is_duplicate_at_home(
+        &self,
+        rules: &Rules,
+        page: Glance<'_>,
+        want: Slot,
+        key: &[u8],
+    ) -> bool {
+        let Some(keys) = &self.keys else { return false };
+        let unchanged_from = rules.unchanged_from(self.ages.newest());
+        page.matches_at_home(want, Identity::CODE, self.ages).any(|slot| {
+            keys.is_at(slot.address(), key) && self.ages.bucket(slot.tag()) >= unchanged_from
+        })
+    }
+
+    /// Puts a key that is surely not in the table into its home line, if that
+    /// has room, with the slot that `store` makes for it.
+    #[inline]
+    fn record_at_home(
+        &mut self,
+        page: Glance<'_>,
+        want: Slot,
+        identity: Identity,
+        store: impl FnOnce(&mut Self) -> Option<Slot>,
+    ) -> Option<Verdict> {
+        let place = page.room_at_home(want, identity, self.ages)?;
+        let slot = store(self)?;
+        page.put_at_home(place, self.ages.newest_slot(slot));
+        self.counts.add_newest();
+        self.uniques += 1;
+        Some(Verdict::Unique)
     }
 
     #[inline]

@@ -193,6 +193,10 @@ impl Keys {
         if length != key.len() {
             return false;
         }
+        let block = self.link(start.number).block.bytes();
+        if let Some(whole) = block.get(start.offset..start.offset + length) {
+            return whole == key;
+        }
         let mut rest = key;
         self.segments(start, length).all(|segment| {
             let (now, later) = rest.split_at(segment.len());

@@ -198,7 +198,7 @@ impl Ages {
     /// False for the tags of dead buckets and of empty slots.
     #[inline]
     pub(crate) const fn is_live(self, tag: Tag) -> bool {
-        (tag.0 != 0) & (self.age(tag) < self.live)
+        tag.0 != 0 && self.age(tag) < self.live
     }
 
     /// The tag of the later bucket; a dead one is earlier than any.
@@ -302,10 +302,17 @@ impl Line {
     /// by one word, read at one moment.
     #[inline]
     pub(super) fn holds(&self, want: Slot, ages: &Ages) -> bool {
-        let place = probe::glimpsed(&self.words, want, Identity::FINGERPRINT).first_or_header();
-        let slot = Slot(self.word(place));
-        // No branches: which keys are known cannot be predicted.
-        (place != HEADER) & slot.agrees(want, Identity::FINGERPRINT) & ages.is_live(slot.tag())
+        probe::glimpsed(&self.words, want, Identity::FINGERPRINT).next().is_some_and(|place| {
+            let slot = Slot(self.word(place));
+            slot.agrees(want, Identity::FINGERPRINT) && ages.is_live(slot.tag())
+        })
+    }
+
+    /// Does a slot here agree with `want`, in whatever bucket? Needs no lock; a
+    /// guess.
+    #[inline]
+    pub(super) fn seems_to_hold(&self, want: Slot, identity: Identity) -> bool {
+        probe::glimpsed(&self.words, want, identity) != probe::Mask::NONE
     }
 
     /// Might a key that belongs here lie, or come to lie, in another line?

@@ -245,26 +245,41 @@ impl<'a> Glance<'a> {
         self.home(want).holds(want, ages)
     }
 
+    /// Does it seem that a slot of the home line agrees with `want`?
+    #[inline]
+    pub(crate) fn seems_at_home(self, want: Slot, identity: Identity) -> bool {
+        self.home(want).seems_to_hold(want, identity)
+    }
+
     /// The first slot of the first line.
     #[cfg(all(test, loom))]
     pub(super) fn first_slot(self) -> Slot {
         self.home(Slot::EMPTY).slots().next().expect("a line has slots")
     }
 
-    /// Puts a tagged slot into its home line if the key is surely not in the
-    /// table and the line has room; false if nothing was done. Only for whoever
-    /// holds the shard's lock, and finds the key at home in this page.
+    /// The live slots in the home line of `want` that agree with it. Only for
+    /// whoever holds the shard's lock, as are the next two.
     #[inline]
-    pub(crate) fn put_at_home(self, slot: Slot, ages: Ages) -> bool {
-        let line = self.home(slot);
-        if !line.surely_lacks(slot, Identity::FINGERPRINT) {
-            return false;
-        }
-        let free = line.free_slot(ages);
-        if let Some(index) = free {
-            line.set_slot(index, slot);
-        }
-        free.is_some()
+    pub(crate) fn matches_at_home(
+        self,
+        want: Slot,
+        identity: Identity,
+        ages: Ages,
+    ) -> impl Iterator<Item = Slot> {
+        self.home(want).matches(want, identity, ages).map(|(_, slot)| slot)
+    }
+
+    /// A free place in the home line of a key that is surely not in the table.
+    #[inline]
+    pub(crate) fn room_at_home(self, want: Slot, identity: Identity, ages: Ages) -> Option<usize> {
+        let line = self.home(want);
+        if line.surely_lacks(want, identity) { line.free_slot(ages) } else { None }
+    }
+
+    /// Puts a tagged slot into a free place of its home line.
+    #[inline]
+    pub(crate) fn put_at_home(self, place: usize, slot: Slot) {
+        self.home(slot).set_slot(place, slot);
     }
 
     /// Asks the processor to fetch where a key most likely lies, or would come

@@ -38,14 +38,6 @@ impl Mask {
         Self(bits & Self::SLOTS)
     }
 
-    /// The index of the first slot of the set; that of the header, 0, if the
-    /// set is empty.
-    #[inline]
-    pub(super) const fn first_or_header(&self) -> usize {
-        // An empty set has 32 trailing zeros.
-        self.0.trailing_zeros() as usize / 2 % WORDS
-    }
-
     /// The slots that are not in the set.
     #[inline]
     pub(super) const fn not(&self) -> Self {
