@@ -1,15 +1,15 @@
 //! A block: what one check reads and one new key changes.
 //!
-//! A block is a few adjacent lines. Each line begins with the tag of the
-//! bucket in which it was last touched; the rest is cut into *positions*, and
-//! each position has one bit per generation. A key has `bits` positions, drawn
-//! by its hash; a generation has the key iff its bit is set at all of them. So
-//! the words at a key's positions, and-ed together, answer for all
-//! generations at once, and no bit of a line is wasted on alignment, whatever
+//! A block is a few adjacent lines. It begins with the tag of the bucket in
+//! which it was last touched; the rest is cut into *positions*, and each
+//! position has one bit per generation. A key has `bits` positions, drawn by
+//! its hash; a generation has the key iff its bit is set at all of them. So
+//! the words that begin at a key's positions, and-ed together, answer for all
+//! generations at once, and no bit of a block is wasted on alignment, whatever
 //! the number of generations.
 //!
-//! A generation that a bucket takes over is cleared line by line, when the line
-//! is next touched: its tag says how many buckets ago that was.
+//! A generation that a bucket takes over is cleared block by block, when the
+//! block is next touched: its tag says how many buckets ago that was.
 
 use super::sizing::{MOST_BITS, Sizing};
 use crate::hash::KeyHash;
@@ -18,41 +18,42 @@ use crate::hash::KeyHash;
 pub(super) const LINE_BYTES: usize = 64;
 /// Bits in a line.
 pub(super) const LINE_BITS: u32 = LINE_BYTES as u32 * 8;
-/// Bits of a line that hold its tag.
+/// Bits of a block that hold its tag.
 pub(super) const TAG_BITS: u32 = 8;
+
+/// Bytes that are read in one go.
+const WORD_BYTES: usize = 8;
+
+/// Bytes in a block of two lines, the most frequent one.
+const PAIR_BYTES: usize = 2 * LINE_BYTES;
 
 /// Generations that are read in one go: eight bytes from any byte on hold at
 /// least 57 bits, whatever the bit that is wanted first.
 const GENERATIONS_PER_WORD: u32 = 57;
 
-/// Where the generations of a position begin: `shift` bits into the eight
-/// bytes from `byte` of the block on.
-#[derive(Clone, Copy, Debug)]
-struct Spot {
-    byte: u16,
-    shift: u16,
-}
+/// Positions that are drawn in one round.
+const DRAWS: usize = 8;
 
-impl Spot {
-    /// The spot that begins at a bit of a line of the block. The eight bytes
-    /// lie within that line.
-    fn new(line: u32, bit: u32) -> Self {
-        let byte = (bit / 8).min(LINE_BYTES as u32 - 8);
-        Self { byte: (line * LINE_BYTES as u32 + byte) as u16, shift: (bit - 8 * byte) as u16 }
-    }
-}
+/// The even halves of a word of four numbers.
+const EVEN: u64 = 0x0000_FFFF_0000_FFFF;
+/// One in each of these.
+const ONES: u64 = 0x0000_0001_0000_0001;
+
+/// The most rounds.
+const ROUNDS: usize = MOST_BITS as usize / DRAWS;
 
 /// The layout of every block of one deduper.
 #[derive(Debug)]
 pub(super) struct Layout {
     generations: u32,
-    lines: u32,
-    bits: u32,
-    positions: u32,
-    /// For each word of generations, the spot of each position.
-    spots: Box<[Box<[Spot]>]>,
-    /// By generation: a line's bits without that generation's.
-    others: Box<[[u8; LINE_BYTES]]>,
+    block_bytes: usize,
+    /// Rounds of draws: the first position is drawn again where the number of
+    /// bits is not a multiple of eight.
+    rounds: usize,
+    bits: usize,
+    positions: u16,
+    /// By generation: a block's bits without that generation's.
+    others: Box<[Box<[u8]>]>,
 }
 
 /// Which bucket is the newest, as blocks know it.
@@ -70,10 +71,14 @@ pub(super) struct Newest {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     block: u32,
-    positions: [u16; MOST_BITS as usize],
+    /// The bits of the block at which the key's positions begin.
+    starts: [[u16; DRAWS]; ROUNDS],
 }
 
 impl Probe {
+    /// No key's.
+    pub(crate) const NONE: Self = Self { block: 0, starts: [[0; DRAWS]; ROUNDS] };
+
     /// The block, of so many.
     #[inline]
     pub(super) const fn block(&self, blocks: u32) -> usize {
@@ -100,28 +105,22 @@ const fn block_bits(hash: KeyHash) -> u32 {
 
 impl Layout {
     pub(super) fn new(sizing: &Sizing, generations: u32) -> Self {
-        let per_line = sizing.positions / sizing.lines;
-        let words = generations.div_ceil(GENERATIONS_PER_WORD);
-        let spot = |word: u32, position: u32| {
-            let bit = TAG_BITS + position % per_line * generations + word * GENERATIONS_PER_WORD;
-            Spot::new(position / per_line, bit)
-        };
-        let spots =
-            |word: u32| (0..sizing.positions).map(|position| spot(word, position)).collect();
+        let block_bytes = sizing.lines as usize * LINE_BYTES;
+        let others = |own| others(own, generations, sizing.positions, block_bytes);
         Self {
             generations,
-            lines: sizing.lines,
-            bits: sizing.bits,
-            positions: sizing.positions,
-            spots: (0..words).map(spots).collect(),
-            others: (0..generations).map(|own| others(own, generations, per_line)).collect(),
+            block_bytes,
+            rounds: (sizing.bits as usize).div_ceil(DRAWS),
+            bits: sizing.bits as usize,
+            positions: sizing.positions as u16,
+            others: (0..generations).map(others).collect(),
         }
     }
 
     /// Bytes in a block.
     #[inline]
     pub(super) const fn block_bytes(&self) -> usize {
-        self.lines as usize * LINE_BYTES
+        self.block_bytes
     }
 
     pub(super) const fn generations(&self) -> u32 {
@@ -135,79 +134,121 @@ impl Layout {
         if generation >= self.generations { generation - self.generations } else { generation }
     }
 
-    /// Where a key belongs: the upper half of the hash's lower word chooses the
-    /// block; the rest, mixed, draws the positions, 16 bits each.
+    /// Finds out where a key belongs: the upper half of the hash's lower word
+    /// chooses the block; the rest, mixed, draws the positions, 16 bits each.
+    ///
+    /// Writes the probe in place: words that were just written, copied as
+    /// vectors, hold up the processor until they have left its store buffer.
+    #[inline]
+    pub(super) fn aim(&self, probe: &mut Probe, hash: KeyHash) {
+        probe.block = block_bits(hash);
+        let mut random = hash.high() ^ hash.low().rotate_left(32);
+        let rounds = &mut probe.starts[..self.rounds];
+        for starts in &mut *rounds {
+            let first = mix(random);
+            random = mix(first);
+            *starts = self.starts(first, random);
+        }
+        let (used, spare) = rounds.as_flattened_mut().split_at_mut(self.bits);
+        spare.fill(used[0]);
+    }
+
+    /// Where a key belongs.
     #[inline]
     pub(super) fn probe(&self, hash: KeyHash) -> Probe {
-        let mut positions = [0; MOST_BITS as usize];
-        let mut random = hash.high() ^ hash.low().rotate_left(32);
-        for four in positions[..self.bits as usize].chunks_mut(4) {
-            random = mix(random);
-            for (draw, position) in four.iter_mut().enumerate() {
-                let draw = (random >> (16 * draw)) as u16;
-                *position = ((u32::from(draw) * self.positions) >> 16) as u16;
-            }
-        }
-        Probe { block: block_bits(hash), positions }
+        let mut probe = Probe::NONE;
+        self.aim(&mut probe, hash);
+        probe
     }
 
-    /// Clears the generations that buckets have taken over since each line of
-    /// the block was last touched.
+    /// Where the positions begin that two random words draw: two at a time, in
+    /// the even and then in the odd quarters of a word.
+    #[inline]
+    fn starts(&self, low: u64, high: u64) -> [u16; DRAWS] {
+        let start = |draw: u64| {
+            let positions = ((draw & EVEN) * u64::from(self.positions)) >> 16 & EVEN;
+            positions * u64::from(self.generations) + ONES * u64::from(TAG_BITS)
+        };
+        let four = |word: u64| start(word) | start(word >> 16) << 16;
+        halves(four(low), four(high))
+    }
+
+    /// Clears the generations that buckets have taken over since the block was
+    /// last touched.
     #[inline]
     pub(super) fn freshen(&self, block: &mut [u8], newest: Newest) {
-        for line in block.as_chunks_mut::<LINE_BYTES>().0 {
-            if line[0] != newest.tag {
-                self.freshen_line(line, newest);
-            }
+        if block[0] != newest.tag {
+            self.catch_up(block, newest);
         }
     }
 
-    fn freshen_line(&self, line: &mut [u8; LINE_BYTES], newest: Newest) {
-        let behind = match newest.tag.checked_sub(line[0]) {
+    #[inline(never)]
+    fn catch_up(&self, block: &mut [u8], newest: Newest) {
+        let behind = match newest.tag.checked_sub(block[0]) {
             Some(behind) => behind,
-            None => newest.tags - (line[0] - newest.tag),
+            None => newest.tags - (block[0] - newest.tag),
         };
         if u32::from(behind) >= self.generations {
-            line.fill(0);
+            block.fill(0);
         } else {
             for age in 0..u32::from(behind) {
-                self.clear_line(line, self.generation(newest, age));
+                self.clear(block, self.generation(newest, age));
             }
         }
-        line[0] = newest.tag;
+        block[0] = newest.tag;
     }
 
     /// Clears one generation.
     pub(super) fn clear(&self, block: &mut [u8], generation: u32) {
-        for line in block.as_chunks_mut::<LINE_BYTES>().0 {
-            self.clear_line(line, generation);
-        }
-    }
-
-    fn clear_line(&self, line: &mut [u8; LINE_BYTES], generation: u32) {
         let others = &self.others[generation as usize];
-        line.iter_mut().zip(others).for_each(|(byte, others)| *byte &= others);
+        block.iter_mut().zip(others).for_each(|(byte, others)| *byte &= others);
     }
 
     /// The age of the youngest generation that has the key, if one does. The
     /// block must be fresh.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     pub(super) fn youngest(&self, block: &[u8], probe: &Probe, newest: Newest) -> Option<u32> {
-        let mut youngest = None;
-        for (word, spots) in self.spots.iter().enumerate() {
-            let first = word as u32 * GENERATIONS_PER_WORD;
-            let count = (self.generations - first).min(GENERATIONS_PER_WORD);
-            let mut having = u64::MAX >> (u64::BITS - count);
-            for position in &probe.positions[..self.bits as usize] {
-                having &= read(block, spots[usize::from(*position)]);
-            }
-            while having != 0 {
-                let age = self.age(newest, first + having.trailing_zeros());
-                youngest = Some(youngest.map_or(age, |youngest: u32| youngest.min(age)));
-                having &= having - 1;
-            }
+        if self.generations <= GENERATIONS_PER_WORD {
+            let having = self.having(block, probe, 0);
+            return (having != 0).then(|| self.youngest_of(having, 0, newest));
         }
-        youngest
+        self.youngest_of_many(block, probe, newest)
+    }
+
+    /// Where there are more generations than in a word.
+    #[inline(never)]
+    fn youngest_of_many(&self, block: &[u8], probe: &Probe, newest: Newest) -> Option<u32> {
+        let words = (0..self.generations).step_by(GENERATIONS_PER_WORD as usize);
+        let having = words.map(|first| (first, self.having(block, probe, first)));
+        let having = having.filter(|(_, having)| *having != 0);
+        having.map(|(first, having)| self.youngest_of(having, first, newest)).min()
+    }
+
+    /// The generations, from the first on, that have the key, up to a word of
+    /// them.
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    fn having(&self, block: &[u8], probe: &Probe, first: u32) -> u64 {
+        let count = (self.generations - first).min(GENERATIONS_PER_WORD);
+        let mut having = u64::MAX >> (u64::BITS - count);
+        for starts in &probe.starts[..self.rounds] {
+            having &= common(block, starts, first as u16);
+        }
+        having
+    }
+
+    /// The age of the youngest of some generations, counted from the first.
+    #[inline]
+    fn youngest_of(&self, having: u64, first: u32, newest: Newest) -> u32 {
+        // Ages run downwards from the newest generation, and on from the last.
+        let up_to_newest = match newest.generation.checked_sub(first) {
+            Some(newest) if newest < u64::BITS => having & (u64::MAX >> (63 - newest)),
+            Some(_) => having,
+            None => 0,
+        };
+        let youngest = if up_to_newest == 0 { having } else { up_to_newest };
+        self.age(newest, first + youngest.ilog2())
     }
 
     /// How many buckets before the newest a generation's is.
@@ -221,33 +262,67 @@ impl Layout {
     }
 
     /// Lets a generation have the key. The block must be fresh.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     pub(super) fn insert(&self, block: &mut [u8], probe: &Probe, generation: u32) {
-        let spots = &self.spots[(generation / GENERATIONS_PER_WORD) as usize];
-        let within = generation % GENERATIONS_PER_WORD;
-        for position in &probe.positions[..self.bits as usize] {
-            let spot = spots[usize::from(*position)];
-            let bit = u32::from(spot.shift) + within;
-            block[usize::from(spot.byte) + bit as usize / 8] |= 1 << (bit % 8);
+        for starts in &probe.starts[..self.rounds] {
+            set(block, starts, generation as u16);
         }
     }
 }
 
-/// The generations at a spot, from the first on.
-#[inline]
-fn read(block: &[u8], spot: Spot) -> u64 {
-    let bytes = block[usize::from(spot.byte)..].first_chunk().expect("a spot lies in its line");
-    u64::from_le_bytes(*bytes) >> spot.shift
+/// Sets the bits of a block that lie `offset` after `starts`.
+#[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+#[inline(always)]
+fn set(block: &mut [u8], starts: &[u16; DRAWS], offset: u16) {
+    let bits = starts.iter().map(|start| usize::from(start + offset));
+    if let Ok(pair) = <&mut [u8; PAIR_BYTES]>::try_from(&mut *block) {
+        // The remainder changes nothing, and saves the check of bounds.
+        bits.for_each(|bit| pair[bit / 8 % PAIR_BYTES] |= 1 << (bit % 8));
+    } else {
+        bits.for_each(|bit| block[bit / 8] |= 1 << (bit % 8));
+    }
 }
 
-/// A line in which every bit is set but those of one generation.
-fn others(own: u32, generations: u32, per_line: u32) -> [u8; LINE_BYTES] {
-    let mut line = [u8::MAX; LINE_BYTES];
-    for position in 0..per_line {
-        let bit = TAG_BITS + position * generations + own;
-        line[bit as usize / 8] &= !(1 << (bit % 8));
+/// Two words as eight numbers of 16 bits.
+#[inline]
+fn halves(low: u64, high: u64) -> [u16; DRAWS] {
+    let bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    std::array::from_fn(|draw| u16::from_le_bytes([bytes[2 * draw], bytes[2 * draw + 1]]))
+}
+
+/// What the words of a block have in common that begin `offset` bits after
+/// `starts`: 57 bits, or all that there are.
+#[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+#[inline(always)]
+fn common(block: &[u8], starts: &[u16; DRAWS], offset: u16) -> u64 {
+    let bits = starts.iter().map(|start| usize::from(start + offset));
+    if let Ok(pair) = <&[u8; PAIR_BYTES]>::try_from(block) {
+        // The same, compiled for a length that is known.
+        bits.fold(u64::MAX, |common, bit| common & word(pair, bit))
+    } else {
+        bits.fold(u64::MAX, |common, bit| common & word(block, bit))
     }
-    line
+}
+
+/// The bits of a block from one on. They are rotated into place because SSE2
+/// can shift: compilers took the words through vectors, twice as long.
+#[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+#[inline(always)]
+fn word(block: &[u8], bit: usize) -> u64 {
+    let byte = (bit / 8).min(block.len() - WORD_BYTES);
+    let bytes = block[byte..byte + WORD_BYTES].try_into().expect("eight bytes");
+    u64::from_le_bytes(bytes).rotate_right((bit - 8 * byte) as u32)
+}
+
+/// A block in which every bit is set but those of one generation.
+fn others(own: u32, generations: u32, positions: u32, block_bytes: usize) -> Box<[u8]> {
+    let mut block: Box<[u8]> = vec![u8::MAX; block_bytes].into();
+    for position in 0..positions {
+        let bit = TAG_BITS + position * generations + own;
+        block[bit as usize / 8] &= !(1 << (bit % 8));
+    }
+    block
 }
 
 /// The output step of `SplitMix64` (Steele, Lea and Flood 2014), cut to what
@@ -263,7 +338,7 @@ const fn mix(bits: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashSet;
+    use siphasher::sip128::SipHasher13;
 
     fn layout(generations: u32) -> Layout {
         Layout::new(&Sizing::new(1e-3, generations), generations)
@@ -273,36 +348,55 @@ mod tests {
         Newest { tag: (bucket % u32::from(tags)) as u8, generation: bucket % generations, tags }
     }
 
+    /// The bit of a position that is a generation's.
+    fn bit(layout: &Layout, position: u32, generation: u32) -> usize {
+        (TAG_BITS + position * layout.generations + generation) as usize
+    }
+
     /// The plainest reading of a block: is the bit of every position set?
     fn has(layout: &Layout, block: &[u8], probe: &Probe, generation: u32) -> bool {
-        let per_line = layout.positions / layout.lines;
-        probe.positions[..layout.bits as usize].iter().all(|position| {
-            let position = u32::from(*position);
-            let bit = position / per_line * LINE_BITS
-                + TAG_BITS
-                + position % per_line * layout.generations
-                + generation;
-            block[bit as usize / 8] >> (bit % 8) & 1 == 1
+        let starts = probe.starts.as_flattened()[..layout.bits].iter();
+        starts.map(|start| usize::from(*start) + generation as usize).all(|bit| {
+            let position = (bit as u32 - TAG_BITS) / layout.generations;
+            assert_eq!(bit, self::bit(layout, position, generation));
+            block[bit / 8] >> (bit % 8) & 1 == 1
         })
     }
 
     #[test]
-    fn no_two_positions_share_a_bit_and_none_leaves_its_line() {
+    fn positions_fill_the_block_and_no_two_generations_share_a_bit() {
         for generations in [1, 2, 9, 18, 57, 58, 121, 242] {
             let layout = layout(generations);
-            let mut bits = HashSet::new();
+            let bits = 8 * layout.block_bytes;
+            let last = bit(&layout, u32::from(layout.positions) - 1, generations - 1);
+            assert!((bits - generations as usize..bits).contains(&last), "{last} of {bits}");
             for generation in 0..generations {
-                let spots = &layout.spots[(generation / GENERATIONS_PER_WORD) as usize];
-                for (position, spot) in spots.iter().enumerate() {
-                    let line = position as u32 / (layout.positions / layout.lines);
-                    let start = u32::from(spot.byte) * 8;
-                    assert_eq!(u32::from(spot.byte) / 64, line);
-                    assert_eq!((u32::from(spot.byte) + 7) / 64, line);
-                    let bit = start + u32::from(spot.shift) + generation % GENERATIONS_PER_WORD;
-                    assert!(bit < start + 64 && bit % LINE_BITS >= TAG_BITS);
-                    assert!(bits.insert(bit), "bit {bit} has two owners");
+                let mut block = vec![u8::MAX; layout.block_bytes];
+                layout.clear(&mut block, generation);
+                let cleared: u32 = block.iter().map(|byte| byte.count_zeros()).sum();
+                assert_eq!(cleared, layout.positions.into());
+                assert_eq!(block[0], u8::MAX, "the tag stays");
+            }
+        }
+    }
+
+    #[test]
+    fn all_positions_are_drawn_alike() {
+        for generations in [1, 9, 121] {
+            let layout = layout(generations);
+            let mut drawn = vec![0_u32; usize::from(layout.positions)];
+            let probes = 200 * u64::from(layout.positions);
+            for number in 0..probes {
+                let hash = SipHasher13::new_with_key(&[7; 16]).hash(&number.to_le_bytes());
+                let probe = layout.probe(KeyHash::new(hash.as_u128()));
+                for start in &probe.starts.as_flattened()[..layout.bits] {
+                    let position = (usize::from(*start) - TAG_BITS as usize) / generations as usize;
+                    drawn[position] += 1;
                 }
             }
+            let expected = 200.0 * layout.bits as f64;
+            let deviation = |count: &u32| (f64::from(*count) - expected) / expected.sqrt();
+            assert!(drawn.iter().all(|count| deviation(count).abs() < 6.0));
         }
     }
 
@@ -339,10 +433,8 @@ mod tests {
                 }
             }
             let after = newest(bucket + generations, generations, tags);
-            for line in block.as_chunks_mut().0 {
-                layout.freshen_line(line, after);
-                prop_assert!(line[1..].iter().all(|byte| *byte == 0));
-            }
+            layout.catch_up(&mut block, after);
+            prop_assert!(block[1..].iter().all(|byte| *byte == 0));
         }
     }
 }

@@ -8,7 +8,8 @@
 // The one place where filter memory becomes references.
 #![expect(unsafe_code, reason = "shards own disjoint slices of shared maps; see `Slice`")]
 
-use super::block::{self, LINE_BYTES, Layout};
+use super::Filter;
+use super::block::{self, LINE_BYTES, Layout, Probe};
 use super::sizing::Sizing;
 use crate::hash::KeyHash;
 use crate::map::{map_huge, prefetch};
@@ -36,7 +37,7 @@ pub(crate) struct Layers {
     pub(super) layout: Layout,
     pub(super) sizing: Sizing,
     newest: Mutex<NewestLayer>,
-    homes: Box<[[Home; 2]]>,
+    homes: Box<[Homes]>,
     budget: Arc<Budget>,
     /// Of all layers that are mapped. `Relaxed`: it is a figure for people.
     bytes: Arc<AtomicU64>,
@@ -49,8 +50,15 @@ struct NewestLayer {
     layer: Weak<Layer>,
 }
 
-/// Where a shard's blocks of one layer lie, for prefetching without its lock;
-/// may be outdated. `Relaxed`: a prefetch may read anything.
+/// Where a shard's filter and the blocks of its two newest slices lie, for
+/// prefetching without its lock; may be outdated. `Relaxed`: a prefetch may
+/// read anything.
+#[derive(Debug, Default)]
+struct Homes {
+    filter: AtomicPtr<Filter>,
+    slices: [Home; 2],
+}
+
 #[derive(Debug, Default)]
 struct Home {
     first: AtomicPtr<u8>,
@@ -87,11 +95,11 @@ impl Drop for Layer {
 
 impl Layers {
     /// Bytes of bookkeeping for each shard.
-    pub(super) const BYTES_PER_SHARD: usize = size_of::<[Home; 2]>() + size_of::<AtomicU8>();
+    pub(super) const BYTES_PER_SHARD: usize = size_of::<Homes>() + size_of::<AtomicU8>();
 
     /// Filter memory for so many shards; none is mapped yet.
     pub(super) fn new(shards: u32, layout: Layout, sizing: Sizing, budget: Arc<Budget>) -> Self {
-        let homes = (0..shards).map(|_| Default::default()).collect();
+        let homes = (0..shards).map(|_| Homes::default()).collect();
         Self { layout, sizing, newest: Mutex::default(), homes, budget, bytes: Arc::default() }
     }
 
@@ -149,7 +157,8 @@ impl Layers {
         let block_bytes = self.layout.block_bytes();
         let bytes = layer.blocks as usize * block_bytes;
         let first = layer.first.load(Ordering::Relaxed).wrapping_add(bytes * shard as usize);
-        let mut slice = Slice { first: AtomicPtr::new(first), block_bytes, shard, layer };
+        let first = AtomicPtr::new(first);
+        let mut slice = Slice { first, blocks: layer.blocks, shard, block_bytes, layer };
         if before == LEFT {
             slice.all_mut().fill(0);
         }
@@ -202,9 +211,17 @@ impl Layers {
         self.sizing.lines
     }
 
-    /// Takes note of where a shard's slices lie, the newest first.
-    pub(super) fn publish<'a>(&self, shard: u32, mut newest: impl Iterator<Item = &'a Slice>) {
-        for home in &self.homes[shard as usize] {
+    /// Takes note of where a shard's filter and its slices lie, the newest
+    /// first.
+    pub(super) fn publish<'a>(
+        &self,
+        shard: u32,
+        filter: *const Filter,
+        mut newest: impl Iterator<Item = &'a Slice>,
+    ) {
+        let homes = &self.homes[shard as usize];
+        homes.filter.store(filter.cast_mut(), Ordering::Relaxed);
+        for home in &homes.slices {
             let slice = newest.next();
             let first = slice.map_or(ptr::null_mut(), |slice| slice.first.load(Ordering::Relaxed));
             home.first.store(first, Ordering::Relaxed);
@@ -212,19 +229,39 @@ impl Layers {
         }
     }
 
+    /// Asks the processor to fetch the shard's filter.
+    #[inline]
+    pub(crate) fn prefetch_filter(&self, shard: usize) {
+        let filter = self.homes[shard].filter.load(Ordering::Relaxed).cast_const();
+        prefetch(filter);
+        prefetch(filter.wrapping_byte_add(LINE_BYTES));
+    }
+
+    /// Where a key belongs, to be looked for or recorded.
+    #[inline]
+    pub(crate) fn probe(&self, hash: KeyHash) -> Probe {
+        self.layout.probe(hash)
+    }
+
+    /// As `probe`, in place.
+    #[inline]
+    pub(crate) fn aim(&self, probe: &mut Probe, hash: KeyHash) {
+        self.layout.aim(probe, hash);
+    }
+
     /// Asks the processor to fetch what a key's check will need of the shard's
     /// two newest layers.
     #[inline]
     pub(crate) fn prefetch(&self, shard: usize, hash: KeyHash) {
-        for home in &self.homes[shard] {
+        for home in &self.homes[shard].slices {
             let blocks = home.blocks.load(Ordering::Relaxed);
             if blocks == 0 {
                 break;
             }
             let offset = block::home(hash, blocks) * self.layout.block_bytes();
             let block = home.first.load(Ordering::Relaxed).wrapping_add(offset);
-            for line in (0..self.layout.block_bytes()).step_by(LINE_BYTES) {
-                prefetch(block.wrapping_add(line));
+            for line in 0..self.sizing.lines as usize {
+                prefetch(block.wrapping_add(line * LINE_BYTES));
             }
         }
     }
@@ -240,8 +277,9 @@ impl Layers {
 pub(super) struct Slice {
     /// Never changes; atomic because that makes a pointer `Send`.
     first: AtomicPtr<u8>,
-    block_bytes: usize,
+    blocks: u32,
     shard: u32,
+    block_bytes: usize,
     layer: Arc<Layer>,
 }
 
@@ -256,7 +294,7 @@ impl Slice {
     /// How many blocks there are.
     #[inline]
     pub(super) fn blocks(&self) -> u32 {
-        self.layer.blocks
+        self.blocks
     }
 
     /// The block of this number.

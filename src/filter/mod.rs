@@ -25,6 +25,7 @@
 //! - Only the newest slice takes keys.
 
 mod block;
+mod fills;
 mod layer;
 mod sizing;
 
@@ -36,8 +37,11 @@ pub(crate) use block::Probe;
 pub(crate) use layer::Layers;
 
 use block::{Layout, Newest};
+use fills::{Fill, Fills};
 use layer::{FEW_BLOCKS, Slice};
 use sizing::Sizing;
+use smallvec::SmallVec;
+use std::ptr;
 use std::sync::Arc;
 
 /// A layer that fits what buckets hold has this much room to spare ...
@@ -65,16 +69,18 @@ pub(crate) struct Plan {
     pub(crate) keys: Option<f64>,
 }
 
-/// One shard's filter.
+/// One shard's filter, in the order of use.
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub(crate) struct Filter {
-    newest: Newest,
     newest_bucket: Bucket,
+    newest: Newest,
+    layers: Arc<Layers>,
+    /// In the order in which they were entered: the last takes new keys. In a
+    /// steady stream it is the only one.
+    slices: SmallVec<[Held; 1]>,
     /// Buckets before this one are dead.
     low: Bucket,
-    /// In the order in which they were entered: the last takes new keys.
-    slices: Vec<Held>,
-    layers: Arc<Layers>,
     shard: u32,
     /// Blocks of a layer that is entered where no other is held.
     first_blocks: u32,
@@ -82,30 +88,16 @@ pub(crate) struct Filter {
 
 /// A slice of a layer, and how many keys each generation has in it.
 #[derive(Debug)]
+#[repr(C)]
 struct Held {
     slice: Slice,
-    fills: Box<[Fill]>,
-    /// The bucket in which it was entered.
-    entered: Bucket,
+    fills: Fills,
     /// The latest bucket that it has keys of, or in which it was entered.
     latest: Bucket,
+    /// The bucket in which it was entered.
+    entered: Bucket,
     /// The next block to be swept.
     cursor: usize,
-}
-
-/// How many keys a generation has in a slice.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fill {
-    keys: u32,
-    /// With so many keys there must be a look at what else it may take.
-    room: u32,
-}
-
-impl Fill {
-    #[inline]
-    const fn has_room(self) -> bool {
-        self.keys < self.room
-    }
 }
 
 /// There was no memory for another layer; the key was not recorded.
@@ -137,7 +129,7 @@ impl Plan {
                 newest: Newest { tag: 0, generation: 0, tags: self.tags },
                 newest_bucket: newest,
                 low: newest,
-                slices: Vec::new(),
+                slices: SmallVec::new(),
                 layers,
                 shard,
                 first_blocks,
@@ -150,34 +142,59 @@ impl Plan {
     }
 }
 
+impl Held {
+    /// The age of the youngest bucket that has the key here, if one does.
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    fn find(&mut self, layout: &Layout, newest: Newest, probe: &Probe) -> Option<u32> {
+        let block = self.slice.block_mut(probe.block(self.slice.blocks()));
+        layout.freshen(block, newest);
+        layout.youngest(block, probe, newest)
+    }
+}
+
 impl Filter {
     /// Bytes of one shard's filter apart from its layers.
     pub(crate) fn fixed_bytes(generations: u32) -> u64 {
         let fills = generations as usize * size_of::<Fill>();
-        (size_of::<Self>() + size_of::<Held>() + fills + Layers::BYTES_PER_SHARD) as u64
+        (size_of::<Self>() + fills + Layers::BYTES_PER_SHARD) as u64
     }
 
     /// Where a key belongs, to be looked for or recorded.
     #[inline]
     pub(crate) fn probe(&self, hash: KeyHash) -> Probe {
-        self.layers.layout.probe(hash)
+        self.layers.probe(hash)
     }
 
     /// The latest bucket from `from` on that has the key, as far as the filter
     /// knows; or an earlier one that is `enough`.
     #[inline]
     pub(crate) fn find(&mut self, probe: &Probe, from: Bucket, enough: Bucket) -> Option<Bucket> {
-        let layout = &self.layers.layout;
-        let mut found = None;
-        for held in self.slices.iter_mut().rev() {
-            let block = held.slice.block_mut(probe.block(held.slice.blocks()));
-            layout.freshen(block, self.newest);
-            if let Some(age) = layout.youngest(block, probe, self.newest) {
-                let bucket = self.newest_bucket.minus(age.into());
-                found = found.max(Some(bucket).filter(|bucket| *bucket >= from));
-                if found >= Some(enough) {
-                    break;
-                }
+        let (held, older) = self.slices.split_last_mut()?;
+        let found = held.find(&self.layers.layout, self.newest, probe);
+        let found = found.map(|age| self.newest_bucket.minus(age.into()));
+        let found = found.filter(|bucket| *bucket >= from);
+        if older.is_empty() || found >= Some(enough) {
+            return found;
+        }
+        self.find_in_older(probe, from, enough, found)
+    }
+
+    /// Goes on to find a key in the older slices.
+    #[inline(never)]
+    fn find_in_older(
+        &mut self,
+        probe: &Probe,
+        from: Bucket,
+        enough: Bucket,
+        mut found: Option<Bucket>,
+    ) -> Option<Bucket> {
+        for held in self.slices.iter_mut().rev().skip(1) {
+            let here = held.find(&self.layers.layout, self.newest, probe);
+            let here = here.map(|age| self.newest_bucket.minus(age.into()));
+            found = found.max(here.filter(|bucket| *bucket >= from));
+            if found >= Some(enough) {
+                break;
             }
         }
         found
@@ -188,24 +205,26 @@ impl Filter {
     /// # Errors
     ///
     /// [`NoRoom`] if that needs another layer, and there is no memory for it.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, probe: &Probe, at: Bucket) -> Result<(), NoRoom> {
         let generation = self.generation(at);
-        if !self.slices.last().is_some_and(|held| held.fills[generation].has_room()) {
+        if !self.slices.last().is_some_and(|held| held.fills.of(generation).has_room()) {
             self.make_room(generation)?;
         }
         self.insert_in_newest(probe, at, generation);
         Ok(())
     }
 
-    #[inline]
-    fn insert_in_newest(&mut self, probe: &Probe, at: Bucket, generation: usize) {
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    fn insert_in_newest(&mut self, probe: &Probe, at: Bucket, generation: u32) {
         let held = self.slices.last_mut().expect("a slice has room");
-        held.fills[generation].keys += 1;
+        held.fills.of_mut(generation).keys += 1;
         held.latest = held.latest.max(at);
         let block = held.slice.block_mut(probe.block(held.slice.blocks()));
         self.layers.layout.freshen(block, self.newest);
-        self.layers.layout.insert(block, probe, generation as u32);
+        self.layers.layout.insert(block, probe, generation);
     }
 
     /// Records a key that was found, in a live bucket, whether that has room or
@@ -255,6 +274,9 @@ impl Filter {
         self.newest_bucket = newest;
         self.newest.tag = newest.0.rem_euclid(self.newest.tags.into()) as u8;
         self.newest.generation = newest.0.rem_euclid(self.generations()) as u32;
+        for held in &mut self.slices {
+            held.fills.turn_to(self.newest.generation);
+        }
     }
 
     /// The generations of the `steps` newest buckets have no keys yet.
@@ -262,7 +284,7 @@ impl Filter {
         for age in 0..steps.min(self.generations()) {
             let generation = self.generation(self.newest_bucket.minus(age));
             for held in &mut self.slices {
-                held.fills[generation] = Fill::default();
+                *held.fills.of_mut(generation) = Fill::default();
             }
         }
     }
@@ -272,7 +294,7 @@ impl Filter {
     fn fit(&mut self) {
         let Some(Held { slice, entered, .. }) = self.slices.last() else { return };
         let sizing = &self.layers.sizing;
-        let keys = (0..self.generations() as usize).map(|generation| self.keys(generation));
+        let keys = (0..self.generations() as u32).map(|generation| self.keys(generation));
         let fullest = keys.max().unwrap_or(0);
         let needed = sizing.blocks(0, f64::from(fullest));
         let most = (needed * TOO_LARGE).max(FEW_BLOCKS.into()) as u32;
@@ -294,7 +316,7 @@ impl Filter {
     /// Lets a generation take more keys: within its share of the rate, or in a
     /// new layer.
     #[cold]
-    fn make_room(&mut self, generation: usize) -> Result<(), NoRoom> {
+    fn make_room(&mut self, generation: u32) -> Result<(), NoRoom> {
         if self.widen(generation) {
             return Ok(());
         }
@@ -308,22 +330,22 @@ impl Filter {
     }
 
     /// The blocks of the next layer for a bucket that outgrew its last one.
-    fn more_blocks(&self, generation: usize) -> u32 {
+    fn more_blocks(&self, generation: u32) -> u32 {
         let is_for_ever = self.generations() == 1;
         let growth = if is_for_ever { GROWTH_FOR_EVER } else { GROWTH };
         let keys = f64::from(self.keys(generation)) * growth;
-        let layers = self.slices.iter().filter(|held| held.fills[generation].keys > 0);
+        let layers = self.slices.iter().filter(|held| held.fills.of(generation).keys > 0);
         self.layers.sizing.blocks(layers.count(), keys) as u32
     }
 
     /// Sets the room of a generation in the newest slice: by its share of the
     /// rate, or by what all others leave of it, if that is less. True iff it
     /// has room then.
-    fn widen(&mut self, generation: usize) -> bool {
+    fn widen(&mut self, generation: u32) -> bool {
         let left = self.rate_left(generation);
         let Some((held, older)) = self.slices.split_last_mut() else { return false };
-        let place = older.iter().filter(|held| held.fills[generation].keys > 0).count();
-        let fill = &mut held.fills[generation];
+        let place = older.iter().filter(|held| held.fills.of(generation).keys > 0).count();
+        let fill = held.fills.of_mut(generation);
         fill.room = self.layers.sizing.room(place, held.slice.blocks(), left);
         fill.has_room()
     }
@@ -334,13 +356,13 @@ impl Filter {
         let generation = self.generation(at);
         let left = self.rate_left(generation);
         let Some(held) = self.slices.last_mut() else { return false };
-        let fill = &mut held.fills[generation];
+        let fill = held.fills.of_mut(generation);
         fill.room = self.layers.sizing.room_at(left, held.slice.blocks());
         fill.has_room()
     }
 
     /// What the rate asked for leaves to a generation in the newest slice.
-    fn rate_left(&self, generation: usize) -> f64 {
+    fn rate_left(&self, generation: u32) -> f64 {
         let own = self.slices.last().map_or(0.0, |held| self.rate_in(held, generation));
         self.layers.sizing.rate() - (self.rate() - own)
     }
@@ -355,19 +377,19 @@ impl Filter {
             .sum()
     }
 
-    fn rate_in(&self, held: &Held, generation: usize) -> f64 {
-        self.layers.sizing.rate_of(held.fills[generation].keys, held.slice.blocks())
+    fn rate_in(&self, held: &Held, generation: u32) -> f64 {
+        self.layers.sizing.rate_of(held.fills.of(generation).keys, held.slice.blocks())
     }
 
     /// Gives up the keys of one bucket.
     pub(crate) fn forget_bucket(&mut self, bucket: Bucket) {
         let generation = self.generation(bucket);
         for held in &mut self.slices {
-            held.fills[generation] = Fill::default();
+            *held.fills.of_mut(generation) = Fill::default();
             for block in 0..held.slice.blocks() as usize {
                 let block = held.slice.block_mut(block);
                 self.layers.layout.freshen(block, self.newest);
-                self.layers.layout.clear(block, generation as u32);
+                self.layers.layout.clear(block, generation);
             }
         }
     }
@@ -378,23 +400,24 @@ impl Filter {
     }
 
     fn hold(&mut self, slice: Slice) {
-        let fills = vec![Fill::default(); self.generations() as usize].into();
+        let fills = Fills::new(self.generations() as u32, self.newest.generation);
         let now = self.newest_bucket;
         self.slices.push(Held { slice, fills, entered: now, latest: now, cursor: 0 });
     }
 
     fn publish(&self) {
-        self.layers.publish(self.shard, self.slices.iter().rev().map(|held| &held.slice));
+        let slices = self.slices.iter().rev().map(|held| &held.slice);
+        self.layers.publish(self.shard, ptr::from_ref(self), slices);
     }
 
-    fn keys(&self, generation: usize) -> u32 {
-        self.slices.iter().map(|held| held.fills[generation].keys).sum()
+    fn keys(&self, generation: u32) -> u32 {
+        self.slices.iter().map(|held| held.fills.of(generation).keys).sum()
     }
 
     #[inline]
-    fn generation(&self, bucket: Bucket) -> usize {
+    fn generation(&self, bucket: Bucket) -> u32 {
         let age = self.newest_bucket.since(bucket) as u32;
-        self.layers.layout.generation(self.newest, age) as usize
+        self.layers.layout.generation(self.newest, age)
     }
 
     fn generations(&self) -> i64 {

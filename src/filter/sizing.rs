@@ -140,7 +140,7 @@ impl Shape {
 
     /// The number of bits that bears the highest load.
     fn densest(rate: f64, generations: u32, lines: u32) -> Self {
-        let positions = lines * ((LINE_BITS - TAG_BITS) / generations);
+        let positions = (lines * LINE_BITS - TAG_BITS) / generations;
         let shapes = (1..=MOST_BITS).map(|bits| {
             let load = load_at(&mean_hits(positions, bits), rate);
             Self { lines, positions, bits, load }

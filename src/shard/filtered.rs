@@ -1,20 +1,46 @@
 //! Checks where a filter is all that is kept of keys.
 
-use super::state::{Moment, State};
-use super::{Refusal, Rules};
-use crate::filter::Probe;
+use super::state::{CACHE_LINE, Moment, State};
+use super::{Coming, Refusal, Rules, Shards};
+use crate::filter::{Layers, Probe};
 use crate::hash::KeyHash;
+use crate::map::prefetch;
 use crate::memory::OnFull;
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 
+impl Shards {
+    /// Asks the processor to fetch all but the block that a check in filter mode
+    /// needs.
+    #[inline]
+    pub(crate) fn prefetch_filtered(&self, layers: &Layers, coming: &Coming<'_>) {
+        let shard = coming.shard as usize;
+        layers.prefetch_filter(shard);
+        let shard = &raw const self.shards[shard];
+        prefetch(shard);
+        prefetch(shard.wrapping_byte_add(CACHE_LINE));
+        prefetch(shard.wrapping_byte_add(2 * CACHE_LINE));
+    }
+
+    /// Ends the check of a key in filter mode, that belongs where `probe` says.
+    #[inline(never)]
+    pub(crate) fn check_filtered(
+        &self,
+        coming: &Coming<'_>,
+        probe: &Probe,
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        self.locked(coming.shard as usize).check_filtered(&self.rules, probe, at)
+    }
+}
+
 impl State {
     /// A check in filter mode.
     #[inline]
-    pub(super) fn check_filtered(
+    fn check_filtered(
         &mut self,
         rules: &Rules,
-        hash: KeyHash,
+        probe: &Probe,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
         let moment = Moment::new(rules, at);
@@ -23,9 +49,8 @@ impl State {
             return Ok(Verdict::Late);
         }
         self.roll(rules, moment);
-        let (probe, found) = self.find_filtered(rules, hash, moment.at);
-        let Some(recorded) = found else {
-            if let Err(refusal) = self.record_filtered(rules, &probe, moment) {
+        let Some(recorded) = self.find_filtered(rules, probe, moment.at) else {
+            if let Err(refusal) = self.record_filtered(rules, probe, moment) {
                 self.rejected += u64::from(refusal == Refusal::Full);
                 return Err(refusal);
             }
@@ -33,43 +58,55 @@ impl State {
             return Ok(Verdict::Unique);
         };
         if rules.is_sliding && recorded < moment.at {
-            self.refresh(rules, &probe, recorded, moment);
+            self.refresh(rules, probe, recorded, moment);
         }
         self.duplicates += 1;
         Ok(Verdict::Duplicate)
     }
 
     pub(super) fn contains_filtered(&mut self, rules: &Rules, hash: KeyHash, at: Bucket) -> bool {
-        self.find_filtered(rules, hash, at).1.is_some()
+        let probe = self.filter().probe(hash);
+        self.find_filtered(rules, &probe, at).is_some()
     }
 
-    /// Where the key belongs, and a bucket that makes a check at `at` a
-    /// duplicate: the latest, where that matters.
-    fn find_filtered(
-        &mut self,
-        rules: &Rules,
-        hash: KeyHash,
-        at: Bucket,
-    ) -> (Probe, Option<Bucket>) {
+    /// A bucket that makes a check at `at` a duplicate: the latest, where that
+    /// matters.
+    #[inline]
+    fn find_filtered(&mut self, rules: &Rules, probe: &Probe, at: Bucket) -> Option<Bucket> {
         let from = rules.window_start(at).max(self.low);
         let enough = if rules.is_sliding { at } else { from };
-        let filter = self.filter();
-        let probe = filter.probe(hash);
-        (probe, filter.find(&probe, from, enough))
+        self.filter().find(probe, from, enough)
     }
 
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     fn record_filtered(
         &mut self,
         rules: &Rules,
         probe: &Probe,
         moment: Moment,
     ) -> Result<(), Refusal> {
+        if moment.at >= self.low && self.filter().insert(probe, moment.at).is_ok() {
+            self.counts.add(moment.at);
+            return Ok(());
+        }
+        self.record_for_want_of_room(rules, probe, moment)
+    }
+
+    /// Goes on to record where there was no room, or no bucket any more.
+    #[cold]
+    fn record_for_want_of_room(
+        &mut self,
+        rules: &Rules,
+        probe: &Probe,
+        moment: Moment,
+    ) -> Result<(), Refusal> {
         while moment.at >= self.low {
-            if self.filter().insert(probe, moment.at).is_ok() {
+            self.give_up_filtered(rules, moment)?;
+            if moment.at >= self.low && self.filter().insert(probe, moment.at).is_ok() {
                 self.counts.add(moment.at);
                 return Ok(());
             }
-            self.give_up_filtered(rules, moment)?;
         }
         // The record's own bucket was given up, before or just now.
         self.evicted += 1;
@@ -78,6 +115,7 @@ impl State {
 
     /// Records a known key in a later bucket. At the memory limit that may take
     /// the filter beyond its rate: a known key must not be forgotten early.
+    #[inline(never)]
     fn refresh(&mut self, rules: &Rules, probe: &Probe, recorded: Bucket, moment: Moment) {
         if self.record_filtered(rules, probe, moment).is_err() {
             self.filter().insert_beyond_room(probe, moment.at);

@@ -81,6 +81,10 @@ impl Coming<'_> {
     pub(crate) const NONE: Self =
         Self { hash: KeyHash::new(0), shard: 0, page: None, layout: Layout::NONE, key: &[] };
 
+    pub(crate) const fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
     #[inline]
     fn want(&self) -> Slot {
         wanted(self.hash)
@@ -312,6 +316,9 @@ impl Shards {
     #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
     #[inline(always)]
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
+        if let Some(layers) = &self.layers {
+            return self.check_filtered(coming, &layers.probe(coming.hash), at);
+        }
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
         if let Some(page) = coming.page
@@ -320,11 +327,7 @@ impl Shards {
         {
             return Ok(verdict);
         }
-        let verdict = if self.layers.is_some() {
-            state.check_filtered(&self.rules, coming.hash, at)
-        } else {
-            state.check(&self.rules, coming.want(), coming.key, at)
-        };
+        let verdict = state.check(&self.rules, coming.want(), coming.key, at);
         self.publish(index, &state);
         verdict
     }
