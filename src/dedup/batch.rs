@@ -197,6 +197,7 @@ impl Deduper {
         verdicts: &mut [Verdict],
         mut when: impl FnMut(usize) -> Result<Option<Bucket>, CheckError>,
     ) -> Result<(), Stop> {
+        debug_assert!(coming.len() <= FILTER_STEP);
         let mut probes = [Probe::NONE; FILTER_STEP];
         for (probe, coming) in probes.iter_mut().zip(coming) {
             self.shards.prefetch_filtered(layers, coming);

@@ -204,7 +204,7 @@ impl Shards {
             return self.glimpse_fingerprints(coming, present);
         }
         for coming in coming {
-            self.fetch_for_check(coming);
+            self.fetch_for_comparing(coming);
         }
         0
     }
@@ -222,13 +222,13 @@ impl Shards {
         known
     }
 
-    /// Asks the processor to fetch what a key's check will need, in the modes
-    /// in which that always takes the lock.
+    /// Asks the processor to fetch the whole keys that may be a key's own, or
+    /// else what recording it will need.
     #[inline]
-    fn fetch_for_check(&self, coming: &Coming<'_>) {
+    fn fetch_for_comparing(&self, coming: &Coming<'_>) {
         let seems_known =
             coming.page.is_some_and(|page| page.seems_at_home(coming.want(), Identity::CODE));
-        if seems_known && self.rules.mode == Mode::Verified {
+        if seems_known {
             self.locked(coming.shard as usize).prefetch_key(coming.want());
         } else {
             self.fetch_for_recording(coming);
