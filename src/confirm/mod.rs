@@ -55,7 +55,12 @@
 //!     }
 //! }
 //! ```
+//!
+//! `conformance`, behind the feature of that name, holds any confirmer
+//! to this contract.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod memory;
 mod rule;
