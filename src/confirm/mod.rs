@@ -61,10 +61,14 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod error;
 mod memory;
 mod rule;
 
+#[cfg(feature = "embedded")]
+pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryConfirmer;
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
