@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+pub mod confirm;
 mod dedup;
 mod filter;
 mod hash;

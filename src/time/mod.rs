@@ -86,11 +86,25 @@ fn whole_micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A bucket's number on the epoch's grid.
+/// A bucket's number on the epoch's grid: bucket `n` of a window covers the
+/// times `n * width .. (n + 1) * width`.
+///
+/// Numbers of windows with different bucket widths have nothing to do with one
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Bucket(pub(crate) i64);
+pub struct Bucket(pub(crate) i64);
 
 impl Bucket {
+    /// From its number.
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
     /// The bucket `count` before this one.
     pub(crate) const fn minus(self, count: i64) -> Self {
         Self(self.0 - count)

@@ -5,6 +5,7 @@ use crate::cell::{Cell, cells};
 use crate::engines::Kind;
 use crate::measure::Effort;
 use crate::rates::FalsePositives;
+use crate::stores::Stores;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -66,6 +67,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Suite {
     FalsePositives(FalsePositives),
+    Stores(Stores),
 }
 
 impl Args {

@@ -5,6 +5,7 @@
 //! cargo run --release --manifest-path benches/compare/Cargo.toml -- --bars
 //! cargo run --release --manifest-path benches/compare/Cargo.toml -- --list
 //! cargo run --release --manifest-path benches/compare/Cargo.toml -- false-positives
+//! cargo run --release --manifest-path benches/compare/Cargo.toml -- stores
 //! ```
 //!
 //! A *cell* is one comparison: so many live keys of such a size, a mix of new
@@ -29,7 +30,7 @@
 //! The rooms, in the order of a run: `args` (what is asked for), `cell` and
 //! `bars` (what can be), `memory` (what fits), `measure` (the rounds), with
 //! `stream` (the keys) and `engines`, and `report`. `rates`, the false-positive
-//! suite, is a run of its own.
+//! suite, and `stores`, key-value stores under a confirmer's load, are runs of their own.
 
 mod args;
 mod bars;
@@ -39,6 +40,7 @@ mod measure;
 mod memory;
 mod rates;
 mod report;
+mod stores;
 mod stream;
 
 use args::{Args, Suite};
@@ -69,8 +71,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let processors = available_parallelism().map_or(1, usize::from);
-    if let Some(Suite::FalsePositives(suite)) = &args.suite {
-        return suite.run(processors);
+    match &args.suite {
+        Some(Suite::FalsePositives(suite)) => return suite.run(processors),
+        Some(Suite::Stores(suite)) => return suite.run(),
+        None => {}
     }
     let cells = args.cells(processors)?;
     if args.list {

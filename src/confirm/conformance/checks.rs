@@ -1,0 +1,401 @@
+//! What must hold of every confirmer.
+
+use super::Harness;
+use super::case::{BUCKETS, Case, NOW, ask_all, expect_all, fixed, seen, sliding};
+use super::report::{Checked, Unmet, ensure};
+use crate::confirm::{Answer, Bucket, Confirmer, MAX_KEY_BYTES, Rule, Sighting};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
+use std::thread;
+
+/// A check and its name, which is also its namespace.
+pub(super) type Named<H> = (&'static str, fn(&Case<'_, H>) -> Checked);
+
+/// Pairs each function with its name.
+macro_rules! named {
+    ($($check:ident),+ $(,)?) => { [$((stringify!($check), $check as fn(&Case<'_, H>) -> Checked)),+] };
+}
+pub(super) use named;
+
+/// All of them.
+pub(super) fn all<H: Harness>() -> impl Iterator<Item = Named<H>> {
+    named![
+        first_new_then_seen,
+        fixed_window_edges,
+        sliding_window_edges,
+        earlier_times_match,
+        new_after_the_window_moves_the_bucket,
+        buckets_of_any_number,
+        repeats_in_a_batch,
+        answers_in_order,
+        same_token_is_new_again,
+        refresh_keeps_the_token,
+        one_winner,
+        empty_batch,
+        empty_key,
+        long_keys,
+        binary_keys,
+        similar_keys,
+        thousands_in_a_batch,
+        namespaces_apart,
+        forget_lets_in,
+        expire_spares_what_matches,
+        reopening_keeps_all,
+        restart_keeps_all,
+        lost_reply,
+        cut_off,
+    ]
+    .into_iter()
+}
+
+fn first_new_then_seen<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        case.expect(&confirmer, rule, (key, NOW), Answer::New, "first sighting")?;
+        case.expect(&confirmer, rule, (key, NOW), seen(NOW), "second sighting")?;
+        case.expect(&confirmer, rule, (key, NOW), seen(NOW), "third sighting")?;
+    }
+    Ok(())
+}
+
+fn fixed_window_edges<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let rule = fixed();
+    case.expect(&confirmer, rule, (b"k", NOW), Answer::New, "first sighting")?;
+    // Twice, in case the first moved the bucket.
+    for _ in 0..2 {
+        let last = NOW + BUCKETS;
+        case.expect(&confirmer, rule, (b"k", last), seen(NOW), "in the last bucket that matches")?;
+    }
+    let after = NOW + BUCKETS + 1;
+    case.expect(&confirmer, rule, (b"k", after), Answer::New, "one bucket after the window")
+}
+
+fn sliding_window_edges<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let rule = sliding();
+    case.expect(&confirmer, rule, (b"k", NOW), Answer::New, "first sighting")?;
+    let mut at = NOW;
+    for _ in 0..3 {
+        at += BUCKETS;
+        case.expect(&confirmer, rule, (b"k", at), seen(at), "a window after the latest sighting")?;
+    }
+    let back = at - 3;
+    case.expect(&confirmer, rule, (b"k", back), seen(at), "an earlier time, which moves nothing")?;
+    let last = at + BUCKETS;
+    case.expect(&confirmer, rule, (b"k", last), seen(last), "in the last bucket that matches")?;
+    let after = last + BUCKETS + 1;
+    case.expect(&confirmer, rule, (b"k", after), Answer::New, "one bucket after the window")
+}
+
+fn earlier_times_match<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        case.expect(&confirmer, rule, (key, NOW), Answer::New, "first sighting")?;
+        for before in [1, BUCKETS, BUCKETS + 1, 1_000] {
+            let at = NOW - before;
+            case.expect(&confirmer, rule, (key, at), seen(NOW), "checked at an earlier time")?;
+        }
+    }
+    Ok(())
+}
+
+fn new_after_the_window_moves_the_bucket<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        let mut at = NOW;
+        for _ in 0..3 {
+            case.expect(&confirmer, rule, (key, at), Answer::New, "after the window")?;
+            case.expect(&confirmer, rule, (key, at), seen(at), "again, in the same bucket")?;
+            at += BUCKETS + 1;
+        }
+    }
+    Ok(())
+}
+
+fn buckets_of_any_number<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    // The first and last that 1,000 years before and after 1970 have in microseconds.
+    for (key, bucket) in [(b"a", 0), (b"b", -1), (b"c", -(1_i64 << 55)), (b"d", 1_i64 << 55)] {
+        case.expect(&confirmer, fixed(), (key, bucket), Answer::New, "first sighting")?;
+        let last = bucket + BUCKETS;
+        case.expect(&confirmer, fixed(), (key, last), seen(bucket), "at the edge")?;
+        case.expect(&confirmer, fixed(), (key, last + 1), Answer::New, "after the window")?;
+    }
+    Ok(())
+}
+
+fn repeats_in_a_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let sightings = case.sightings(&["a", "b", "a", "a", "b", "c"], NOW);
+    let expected = [Answer::New, Answer::New, seen(NOW), seen(NOW), seen(NOW), Answer::New];
+    for time in ["asked once", "asked again"] {
+        let answers = ask_all(&confirmer, fixed(), &sightings)?;
+        ensure!(answers == expected, "{time}: {answers:?} instead of {expected:?}");
+    }
+    let buckets = [NOW, NOW + BUCKETS, NOW + BUCKETS + 1, NOW + BUCKETS + 1];
+    let through_time = buckets.map(|bucket| case.sighting(b"d", bucket));
+    let expected = [Answer::New, seen(NOW), Answer::New, seen(NOW + BUCKETS + 1)];
+    let answers = ask_all(&confirmer, fixed(), &through_time)?;
+    ensure!(answers == expected, "one key through time: {answers:?} instead of {expected:?}");
+    Ok(())
+}
+
+fn answers_in_order<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let known = ["m", "c", "x"];
+    expect_all(&confirmer, fixed(), &case.sightings(&known, NOW), Answer::New, "known keys")?;
+    let mixed = ["z", "x", "y", "m", "a", "b", "c"];
+    let answers = ask_all(&confirmer, fixed(), &case.sightings(&mixed, NOW + 1))?;
+    for (key, answer) in mixed.iter().zip(answers) {
+        let expected = if known.contains(key) { seen(NOW) } else { Answer::New };
+        ensure!(answer == expected, "key {key}: {answer:?} instead of {expected:?}");
+    }
+    Ok(())
+}
+
+fn same_token_is_new_again<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        let own = [case.sighting(key, NOW)];
+        expect_all(&confirmer, rule, &own, Answer::New, "first sighting")?;
+        expect_all(&confirmer, rule, &own, Answer::New, "the same sighting again")?;
+        case.expect(&confirmer, rule, (key, NOW), seen(NOW), "another sighting")?;
+        expect_all(&confirmer, rule, &own, Answer::New, "the first, after another was seen")?;
+    }
+    Ok(())
+}
+
+fn refresh_keeps_the_token<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let winner = [case.sighting(b"k", NOW)];
+    let refresh = [case.sighting(b"k", NOW + 1)];
+    expect_all(&confirmer, sliding(), &winner, Answer::New, "first sighting")?;
+    expect_all(&confirmer, sliding(), &refresh, seen(NOW + 1), "the sighting that refreshes")?;
+    expect_all(&confirmer, sliding(), &winner, Answer::New, "the first again, though refreshed")?;
+    expect_all(&confirmer, sliding(), &refresh, seen(NOW + 1), "the refreshing one again")
+}
+
+const CALLERS: usize = 64;
+
+fn one_winner<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let keys: Vec<_> = (0..60).map(|number| format!("key {number}")).collect();
+    // Keys never seen; keys of a window that is over; and both in a sliding one.
+    for (round, rule) in [fixed(), fixed(), sliding(), sliding()].into_iter().enumerate() {
+        let bucket = NOW + round as i64 * (BUCKETS + 1);
+        let winners = race(case, &confirmer, rule, &keys, bucket)?;
+        for (key, wins) in keys.iter().zip(winners) {
+            ensure!(wins == 1, "round {round}: {wins} of {CALLERS} callers were first with {key}");
+        }
+    }
+    Ok(())
+}
+
+/// How many callers were first with each key.
+fn race<H: Harness>(
+    case: &Case<'_, H>,
+    confirmer: &H::Confirmer,
+    rule: Rule,
+    keys: &[String],
+    bucket: i64,
+) -> Checked<Vec<usize>> {
+    let start = Barrier::new(CALLERS);
+    let caller = || -> Checked<Vec<Answer>> {
+        let mut answers = Ok(Vec::new());
+        let (single, batched) = keys.split_at(20);
+        for some in single.chunks(1).chain(batched.chunks(20)) {
+            // All at once, each time: a caller that is ahead meets nobody. So one
+            // that fails must come along, too.
+            start.wait();
+            let sightings = case.sightings(some, bucket);
+            let asked = catch_unwind(AssertUnwindSafe(|| ask_all(confirmer, rule, &sightings)));
+            let asked = asked.unwrap_or_else(|_| Err(panicked()));
+            answers = answers.and_then(|answers| Ok([answers, asked?].concat()));
+        }
+        answers
+    };
+    let mut winners = vec![0; keys.len()];
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(caller)).collect();
+        for caller in callers {
+            let answers = caller.join().map_err(|_| panicked())??;
+            for (wins, answer) in winners.iter_mut().zip(answers) {
+                *wins += usize::from(answer == Answer::New);
+            }
+        }
+        Ok(winners)
+    })
+}
+
+fn panicked() -> Unmet {
+    Unmet::Failed("the confirmer panicked".to_owned())
+}
+
+fn empty_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    ask_all(&confirmer, fixed(), &[])?;
+    Ok(confirmer.forget(&[])?)
+}
+
+fn empty_key<H: Harness>(case: &Case<'_, H>) -> Checked {
+    new_then_seen(case, &[b""])
+}
+
+fn long_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let lengths = [255, 256, 767, 768, 3_072, 3_073, 8_191, 32_768, MAX_KEY_BYTES];
+    // Lengths of one another's beginnings; then equal in all but the last byte.
+    let mut keys: Vec<_> = lengths.map(|length| vec![b'k'; length]).into();
+    keys.extend(lengths.map(|length| [vec![b'k'; length - 1], vec![b'l']].concat()));
+    new_then_seen(case, &keys)
+}
+
+fn binary_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let mut keys: Vec<_> = (0..=255).map(|byte| vec![byte]).collect();
+    keys.extend((0..=255).map(|byte| vec![0, byte, 0]));
+    keys.push((0..=255).collect());
+    new_then_seen(case, &keys)
+}
+
+/// Keys that a store might take for one another: by letter case, by spaces or
+/// zeros at the end, by a separator, as numbers, as patterns, as equal letters.
+fn similar_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let keys: [&[u8]; 20] = [
+        b"order",
+        b"Order",
+        b"ORDER",
+        b"order ",
+        b"order  ",
+        b" order",
+        b"order\0",
+        b"order\0\0",
+        b"order:1",
+        b"order:1:",
+        b"order::1",
+        b"1",
+        b"01",
+        b"1.0",
+        b"1e0",
+        b"order*",
+        b"order%",
+        b"\xc3\xa9",
+        b"e\xcc\x81",
+        b"e",
+    ];
+    new_then_seen(case, &keys)
+}
+
+fn thousands_in_a_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let keys: Vec<_> = (0..10_000).map(|number| format!("key {number}")).collect();
+    new_then_seen(case, &keys)
+}
+
+/// In one batch each key is new, in the next each is seen.
+fn new_then_seen<H: Harness, K: AsRef<[u8]>>(case: &Case<'_, H>, keys: &[K]) -> Checked {
+    let confirmer = case.open()?;
+    expect_all(&confirmer, fixed(), &case.sightings(keys, NOW), Answer::New, "first sightings")?;
+    expect_all(&confirmer, fixed(), &case.sightings(keys, NOW), seen(NOW), "second sightings")
+}
+
+fn namespaces_apart<H: Harness>(case: &Case<'_, H>) -> Checked {
+    // Joined with their keys, the names would be equal.
+    let (one, other) = (case.harness.open("namespace")?, case.harness.open("namespacea")?);
+    case.expect(&one, fixed(), (b"ab", NOW), Answer::New, "in the first namespace")?;
+    case.expect(&other, fixed(), (b"b", NOW), Answer::New, "in the second namespace")?;
+    case.expect(&other, fixed(), (b"ab", NOW), Answer::New, "in the second namespace")?;
+    other.forget(&[b"ab"])?;
+    case.expect(&one, fixed(), (b"ab", NOW), seen(NOW), "forgotten in the second namespace alone")
+}
+
+fn forget_lets_in<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let sightings = case.sightings(&["a", "b", "c"], NOW);
+    expect_all(&confirmer, fixed(), &sightings, Answer::New, "first sightings")?;
+    confirmer.forget(&[b"a", b"c", b"never seen"])?;
+    case.expect(&confirmer, fixed(), (b"b", NOW + 1), seen(NOW), "not forgotten")?;
+    for key in [b"a", b"c"] {
+        case.expect(&confirmer, fixed(), (key, NOW + 1), Answer::New, "forgotten")?;
+        case.expect(&confirmer, fixed(), (key, NOW + 1), seen(NOW + 1), "after that")?;
+    }
+    Ok(())
+}
+
+fn expire_spares_what_matches<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let keys: Vec<_> = (0..=BUCKETS + 2).map(|age| (age, format!("aged {age}"))).collect();
+    for (age, key) in &keys {
+        case.expect(&confirmer, fixed(), (key.as_bytes(), NOW - age), Answer::New, "first")?;
+    }
+    confirmer.expire(Bucket::new(NOW - BUCKETS))?;
+    for (age, key) in &keys {
+        let expected = if *age <= BUCKETS { seen(NOW - age) } else { Answer::New };
+        let when = format!("a key of {age} buckets ago, after expiry");
+        case.expect(&confirmer, fixed(), (key.as_bytes(), NOW), expected, &when)?;
+    }
+    Ok(())
+}
+
+fn reopening_keeps_all<H: Harness>(case: &Case<'_, H>) -> Checked {
+    kept_over(case, || Ok(()))
+}
+
+fn restart_keeps_all<H: Harness>(case: &Case<'_, H>) -> Checked {
+    kept_over(case, || able(case.harness.restart()))
+}
+
+/// Ends the check where the harness has no means for it.
+fn able(can: bool) -> Checked {
+    if can { Ok(()) } else { Err(Unmet::NotRun) }
+}
+
+/// Records keys, closes the confirmer, and finds them again after `interval`.
+fn kept_over<H: Harness>(case: &Case<'_, H>, interval: impl Fn() -> Checked) -> Checked {
+    let keys: Vec<_> = (0..1_000).map(|number| format!("key {number}")).collect();
+    let sightings = case.sightings(&keys, NOW);
+    {
+        let confirmer = case.open()?;
+        expect_all(&confirmer, sliding(), &sightings, Answer::New, "first sightings")?;
+        confirmer.forget(&[b"key 17"])?;
+        case.expect(&confirmer, sliding(), (b"key 18", NOW + 1), seen(NOW + 1), "refreshed")?;
+    }
+    interval()?;
+    let confirmer = case.open()?;
+    case.expect(&confirmer, sliding(), (b"key 17", NOW), Answer::New, "forgotten before")?;
+    case.expect(&confirmer, sliding(), (b"key 18", NOW), seen(NOW + 1), "refreshed before")?;
+    let others: Vec<Sighting<'_>> = [&sightings[..17], &sightings[19..]].concat();
+    expect_all(&confirmer, sliding(), &others, Answer::New, "the same sightings again")?;
+    let again: Vec<_> = others.iter().map(|sighting| case.sighting(sighting.key, NOW)).collect();
+    expect_all(&confirmer, sliding(), &again, seen(NOW), "other sightings")
+}
+
+fn lost_reply<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let sightings = case.sightings(&["a", "b"], NOW);
+    able(case.harness.lose_next_reply())?;
+    match confirmer.confirm(&sightings, fixed()) {
+        Ok(answers) => ensure!(false, "the reply was lost, yet there is one: {answers:?}"),
+        Err(error) => ensure!(
+            error.is_retryable() && error.may_have_recorded(),
+            "a lost reply is {:?}, which says that the keys were not recorded or not to ask again",
+            error.kind()
+        ),
+    }
+    expect_all(&confirmer, fixed(), &sightings, Answer::New, "asked again after a lost reply")?;
+    let others = case.sightings(&["a", "b"], NOW);
+    expect_all(&confirmer, fixed(), &others, seen(NOW), "other sightings after that")
+}
+
+fn cut_off<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    case.expect(&confirmer, fixed(), (b"before", NOW), Answer::New, "before the cut")?;
+    let sightings = case.sightings(&["a", "b"], NOW);
+    able(case.harness.cut_off())?;
+    let failed = confirmer.confirm(&sightings, fixed());
+    case.harness.reconnect();
+    match failed {
+        Ok(answers) => ensure!(false, "cut off, it answered nevertheless: {answers:?}"),
+        Err(error) => ensure!(error.is_retryable(), "cut off, it failed with {:?}", error.kind()),
+    }
+    expect_all(&confirmer, fixed(), &sightings, Answer::New, "asked again when reconnected")?;
+    case.expect(&confirmer, fixed(), (b"before", NOW), seen(NOW), "recorded before the cut")
+}

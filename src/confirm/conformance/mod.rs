@@ -1,0 +1,99 @@
+//! Holds any confirmer to the contract, ours and yours alike (feature
+//! `conformance`).
+//!
+//! A [`Harness`] opens confirmers; [`check`] runs every check on them, and
+//! [`check_owned`] those of an [`OwnedStore`] besides. Each check has a
+//! namespace of its own and a name that says what must hold.
+//!
+//! ```
+//! use hapax::confirm::conformance::{Harness, check_owned};
+//! use hapax::confirm::{MemoryConfirmer, StoreError};
+//! use std::collections::HashMap;
+//! use std::sync::Mutex;
+//!
+//! #[derive(Default)]
+//! struct InMemory(Mutex<HashMap<String, MemoryConfirmer>>);
+//!
+//! impl Harness for InMemory {
+//!     type Confirmer = MemoryConfirmer;
+//!
+//!     fn open(&self, namespace: &str) -> Result<MemoryConfirmer, StoreError> {
+//!         let mut opened = self.0.lock().unwrap();
+//!         Ok(opened.entry(namespace.to_owned()).or_default().take_over())
+//!     }
+//! }
+//!
+//! check_owned(&InMemory::default()).assert();
+//! ```
+//!
+//! What it does not show: that a store keeps what it promised when the machine
+//! fails. That takes faults below the store, which only its own tests can cause.
+
+mod blocking;
+mod case;
+mod checks;
+#[cfg(test)]
+mod faulty;
+mod owned;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use blocking::{BlockOn, Blocking};
+pub use report::{Outcome, Report};
+
+use super::{Confirmer, OwnedStore, StoreError};
+use case::Case;
+
+/// Opens the confirmers that are to be checked, and makes trouble for them.
+pub trait Harness: Sync {
+    /// What is checked.
+    type Confirmer: Confirmer;
+
+    /// A confirmer for a namespace of one store that all calls share.
+    ///
+    /// The first call for a namespace finds it empty: a store that lasts longer
+    /// than the run wants a prefix of the run's own. Later calls for it find what
+    /// was recorded there. Those come when the confirmer before is gone, except
+    /// in the check that a new owner fences the previous one.
+    ///
+    /// # Errors
+    ///
+    /// Whatever opening fails with; fails the check.
+    fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError>;
+
+    /// Lets the next [`Confirmer::confirm`] on any confirmer take effect while its
+    /// reply is lost. False if the harness has no means to.
+    fn lose_next_reply(&self) -> bool {
+        false
+    }
+
+    /// Cuts all confirmers off from their store until [`reconnect`](Self::reconnect).
+    /// False if the harness has no means to.
+    fn cut_off(&self) -> bool {
+        false
+    }
+
+    /// Ends what [`cut_off`](Self::cut_off) began.
+    fn reconnect(&self) {}
+
+    /// Stops the store, losing what it only held in memory, and starts it again,
+    /// while no confirmer is open. False if the harness has no means to.
+    fn restart(&self) -> bool {
+        false
+    }
+}
+
+/// Runs all checks of [`Confirmer`].
+///
+/// About 50,000 sightings in all, most in batches, and up to 64 threads at a time.
+pub fn check<H: Harness>(harness: &H) -> Report {
+    Report::of(checks::all().map(|(name, check)| (name, check(&Case::new(harness, name)))))
+}
+
+/// Runs all checks of [`Confirmer`] and of [`OwnedStore`].
+pub fn check_owned<H: Harness<Confirmer: OwnedStore>>(harness: &H) -> Report {
+    let mut report = check(harness);
+    report.extend(owned::all().map(|(name, check)| (name, check(&Case::new(harness, name)))));
+    report
+}

@@ -1,0 +1,547 @@
+//! The records of one file: a table for each bucket, under the overlay.
+//!
+//! A bucket's table maps keys to tokens and is dropped whole when the bucket has
+//! expired. A key may lie in several tables: its record is the one in the latest
+//! bucket, and those before it are garbage that goes with their tables.
+//!
+//! Everything happens in [`Store::serve`]: requests are judged one by one
+//! against overlay and tables, their changes are written in one transaction, and
+//! only when that has succeeded does memory follow. So where a transaction fails,
+//! memory says what the file said before.
+
+use super::failure::{corrupt, opening, refused, working};
+use super::overlay::{Changes, Entry, Overlay, Share, decode, encode, weight};
+use super::quota::Quota;
+use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind, Token};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageBackend, Table,
+    TableDefinition, TableHandle as _, WriteTransaction,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the file is: its format, its owner.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("hapax");
+const FORMAT: u64 = 1;
+
+/// What the overlay holds, one value for each commit, in their order.
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+
+/// What a caller wants done, in memory of its own: another thread may do it.
+#[derive(Debug)]
+pub(super) enum Request {
+    Confirm(Vec<Owned>, Rule),
+    Record(Vec<Owned>),
+    Forget(Vec<Vec<u8>>),
+    Expire(Bucket),
+}
+
+/// A sighting that owns its key.
+#[derive(Debug)]
+pub(super) struct Owned {
+    key: Vec<u8>,
+    record: Record,
+}
+
+/// What a caller gets.
+#[derive(Clone, Debug)]
+pub(super) enum Reply {
+    Answers(Vec<Answer>),
+    Done,
+}
+
+impl Request {
+    pub(super) fn confirm(sightings: &[Sighting<'_>], rule: Rule) -> Self {
+        Self::Confirm(sightings.iter().map(Owned::from).collect(), rule)
+    }
+
+    pub(super) fn record(sightings: &[Sighting<'_>]) -> Self {
+        Self::Record(sightings.iter().map(Owned::from).collect())
+    }
+
+    pub(super) fn forget(keys: &[&[u8]]) -> Self {
+        Self::Forget(keys.iter().map(|key| key.to_vec()).collect())
+    }
+
+    /// How many keys it may record, and their bytes.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Confirm(sightings, _) | Self::Record(sightings) => {
+                (sightings.len(), sightings.iter().map(|sighting| sighting.key.len()).sum())
+            }
+            Self::Forget(_) | Self::Expire(_) => (0, 0),
+        }
+    }
+}
+
+impl From<&Sighting<'_>> for Owned {
+    fn from(sighting: &Sighting<'_>) -> Self {
+        Self { key: sighting.key.to_vec(), record: sighting.into() }
+    }
+}
+
+impl Owned {
+    fn sighting(&self) -> Sighting<'_> {
+        Sighting { key: &self.key, bucket: self.record.bucket, token: self.record.token }
+    }
+}
+
+pub(super) struct Store {
+    db: Database,
+    epoch: u64,
+    overlay: Overlay,
+    /// Those that have a table.
+    buckets: BTreeSet<Bucket>,
+    log: Log,
+    quota: Quota,
+    /// Why nothing is served any more.
+    failed: Option<StoreError>,
+}
+
+/// How much of what a store may take, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) cache_bytes: usize,
+    pub(super) overlay_bytes: usize,
+    pub(super) disk_limit_bytes: Option<u64>,
+}
+
+/// Where the log ends, and how much of it the sweep under way makes obsolete.
+#[derive(Debug, Default)]
+struct Log {
+    next: u64,
+    /// The first entry from after the beginning of the sweep.
+    sweep_began: u64,
+    bytes_before: usize,
+    bytes_since: usize,
+    /// From this size on the log is shortened though the overlay has room: a few
+    /// keys that are refreshed for ever would make it grow without end.
+    long_bytes: usize,
+}
+
+impl Store {
+    pub(super) fn open(storage: impl StorageBackend, sizes: Sizes) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        // Whoever owns a file reads all of it after a start anyway, and without the
+        // check damage would come to light in an answer.
+        builder.set_cache_size(sizes.cache_bytes).set_check_integrity_on_open(true);
+        let db = builder.create_with_backend(storage);
+        let db = db.map_err(opening)?;
+        let epoch = own(&db)?;
+        let mut store = Self {
+            db,
+            epoch,
+            overlay: Overlay::new(sizes.overlay_bytes),
+            buckets: BTreeSet::new(),
+            log: Log { long_bytes: 4 * sizes.overlay_bytes, ..Log::default() },
+            quota: Quota::new(sizes.disk_limit_bytes),
+            failed: None,
+        };
+        store.load()?;
+        Ok(store)
+    }
+
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Lets there have been another owner, which no lock kept out.
+    #[cfg(test)]
+    pub(super) fn be_followed(&self) {
+        own(&self.db).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) const fn log_bytes(&self) -> usize {
+        self.log.bytes_before + self.log.bytes_since
+    }
+
+    /// Finds the tables, and reads the log into the overlay.
+    fn load(&mut self) -> Result<(), StoreError> {
+        let tx = self.db.begin_read().map_err(opening)?;
+        for table in tx.list_tables().map_err(opening)? {
+            self.buckets.extend(bucket_of(table.name()));
+        }
+        let log = tx.open_table(LOG).map_err(opening)?;
+        for entry in log.iter().map_err(opening)? {
+            let (number, bytes) = entry.map_err(opening)?;
+            let changes = decode(bytes.value())
+                .ok_or_else(|| corrupt(format!("entry {} of the log", number.value())))?;
+            self.overlay.extend(changes);
+            self.log.next = number.value() + 1;
+            self.log.bytes_before += bytes.value().len();
+        }
+        self.log.sweep_began = self.log.next;
+        Ok(())
+    }
+
+    /// Serves nothing any more: what is in memory may not be what is on disk.
+    pub(super) fn fail(&mut self, error: StoreError) {
+        self.failed.get_or_insert(error);
+    }
+
+    /// Replies to all requests, in order, when what they change is written.
+    pub(super) fn serve(&mut self, requests: &[Request]) -> Vec<Result<Reply, StoreError>> {
+        let served = match &self.failed {
+            Some(failed) => Err(failed.clone()),
+            None => self.try_serve(requests),
+        };
+        served.unwrap_or_else(|error| {
+            self.fail(error.clone());
+            requests.iter().map(|_| Err(error.clone())).collect()
+        })
+    }
+
+    fn try_serve(
+        &mut self,
+        requests: &[Request],
+    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+        let has_room = self.has_room(requests)?;
+        let mut tables = Tables::default();
+        let mut changes = Changes::new();
+        let mut expires = None;
+        let mut replies = Vec::with_capacity(requests.len());
+        for request in requests {
+            let (reply, own) = match request {
+                Request::Confirm(sightings, rule) => {
+                    let (answers, own) = self.judge(sightings, *rule, &changes, &mut tables)?;
+                    (Reply::Answers(answers), own)
+                }
+                Request::Record(sightings) => (Reply::Done, self.entries_of(sightings, &changes)),
+                Request::Forget(keys) => {
+                    changes.extend(keys.iter().map(|key| (key.clone(), Entry::FORGOTTEN)));
+                    (Reply::Done, Changes::new())
+                }
+                Request::Expire(before) => {
+                    expires = expires.max(Some(*before));
+                    (Reply::Done, Changes::new())
+                }
+            };
+            if has_room || own.is_empty() {
+                changes.extend(own);
+                replies.push(Ok(reply));
+            } else {
+                replies.push(Err(self.quota.full()));
+            }
+        }
+        // Readers keep the pages that they may read from being used again.
+        drop(tables);
+        self.commit(changes, expires)?;
+        Ok(replies)
+    }
+
+    /// Answers sightings, and says what is to be written for that.
+    fn judge(
+        &self,
+        sightings: &[Owned],
+        rule: Rule,
+        changes: &Changes,
+        tables: &mut Tables,
+    ) -> Result<(Vec<Answer>, Changes), StoreError> {
+        let mut own = Changes::new();
+        let mut answers = Vec::with_capacity(sightings.len());
+        for sighting in sightings {
+            let entry = self.entry(&sighting.key, &[&own, changes]);
+            let held = self.held(entry, sighting, rule, tables)?;
+            let decision = rule.decide(held, &sighting.sighting());
+            if let Some(record) = decision.write {
+                own.insert(sighting.key.clone(), entry.with(record));
+            }
+            answers.push(decision.answer);
+        }
+        Ok((answers, own))
+    }
+
+    fn entries_of(&self, sightings: &[Owned], changes: &Changes) -> Changes {
+        let mut own = Changes::new();
+        for Owned { key, record } in sightings {
+            let entry = self.entry(key, &[&own, changes]);
+            own.insert(key.clone(), entry.with(*record));
+        }
+        own
+    }
+
+    /// What lies over the tables for a key: changes that are yet to be written,
+    /// the last ones first, or the overlay.
+    fn entry(&self, key: &[u8], changes: &[&Changes]) -> Entry {
+        let pending = changes.iter().find_map(|changes| changes.get(key).copied());
+        pending.or_else(|| self.overlay.get(key)).unwrap_or_default()
+    }
+
+    /// The record that a sighting is judged by. Tables whose records cannot match
+    /// are left out, which makes no difference to the judgement.
+    fn held(
+        &self,
+        entry: Entry,
+        sighting: &Owned,
+        rule: Rule,
+        tables: &mut Tables,
+    ) -> Result<Option<Record>, StoreError> {
+        if entry.purges {
+            return Ok(entry.record);
+        }
+        let at = sighting.record.bucket.number();
+        let oldest = at.saturating_sub(i64::from(rule.buckets()));
+        let later = |record: Record| record.bucket.number().saturating_add(1);
+        let from = Bucket::new(entry.record.map_or(oldest, |record| later(record).max(oldest)));
+        if self.buckets.range(from..).next().is_none() {
+            return Ok(entry.record);
+        }
+        let found = tables.opened(self)?.find(&sighting.key, from)?;
+        Ok(found.or(entry.record))
+    }
+
+    /// True iff what the requests may add fits under the limit.
+    fn has_room(&mut self, requests: &[Request]) -> Result<bool, StoreError> {
+        let sizes = requests.iter().map(Request::size);
+        let (keys, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        // A page for each key may be written beside the one that it replaces.
+        let more = lasting_bytes(keys, bytes) + keys as u64 * PAGE_BYTES;
+        let db = &self.db;
+        self.quota.allows(more, || used_bytes(db))
+    }
+
+    /// Writes changes, and drops what lies in buckets before `before`.
+    fn commit(&mut self, changes: Changes, before: Option<Bucket>) -> Result<(), StoreError> {
+        let expired: BTreeSet<_> = before
+            .map(|before| self.buckets.range(..before).copied().collect())
+            .unwrap_or_default();
+        if !changes.is_empty() || !expired.is_empty() {
+            self.write(changes, &expired)?;
+        }
+        if let Some(before) = before {
+            self.overlay.expire(before);
+        }
+        if !expired.is_empty() {
+            self.quota.release();
+        }
+        Ok(())
+    }
+
+    /// One transaction, and memory after it.
+    fn write(&mut self, changes: Changes, expired: &BTreeSet<Bucket>) -> Result<(), StoreError> {
+        let added: usize = changes.keys().map(|key| weight(key)).sum();
+        let least = if self.log.is_long() { 4 * added } else { 0 };
+        let share = self.overlay.share(added, least);
+        let logged = encode(&changes);
+
+        let tx = self.db.begin_write().map_err(working)?;
+        check_owner(self.epoch, tx.open_table(META).map_err(working)?.get("epoch"))?;
+        for bucket in expired {
+            tx.delete_table(table(&name_of(*bucket))).map_err(working)?;
+        }
+        let buckets: BTreeSet<_> = self.buckets.difference(expired).copied().collect();
+        let buckets = move_to_tables(&tx, &share, buckets)?;
+        self.log.write(&tx, &logged, share.ends_sweep)?;
+        tx.commit().map_err(working)?;
+
+        self.log.written(logged.len(), share.ends_sweep);
+        self.buckets = buckets;
+        self.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
+        self.overlay.moved(share);
+        self.overlay.extend(changes);
+        Ok(())
+    }
+
+    /// Visits every key that is recorded; a key in several tables several times.
+    pub(super) fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        for (key, entry) in self.overlay.iter() {
+            if let Some(record) = entry.record {
+                visit(key, record.bucket);
+            }
+        }
+        let mut tables = Tables::default();
+        for (bucket, table) in &tables.opened(self)?.newest_first {
+            for each in table.iter().map_err(working)? {
+                let (key, _) = each.map_err(working)?;
+                let is_purged = self.overlay.get(key.value()).is_some_and(|entry| entry.purges);
+                if !is_purged {
+                    visit(key.value(), *bucket);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const PAGE_BYTES: u64 = 4_096;
+
+/// About what keys take for good: in the log, and in pages that are half full.
+const fn lasting_bytes(keys: usize, bytes: usize) -> u64 {
+    (3 * (bytes + 32 * keys)) as u64
+}
+
+/// What the file's pages take; reads all inner pages of all tables.
+fn used_bytes(db: &Database) -> Result<u64, StoreError> {
+    let tx = db.begin_write().map_err(working)?;
+    let stats = tx.stats().map_err(working)?;
+    tx.abort().map_err(working)?;
+    Ok(stats.allocated_pages() * stats.page_size() as u64)
+}
+
+/// Makes a new owner of the file, and of an empty one a store.
+fn own(db: &Database) -> Result<u64, StoreError> {
+    let tx = db.begin_write().map_err(opening)?;
+    let is_empty = tx.list_tables().map_err(opening)?.next().is_none();
+    let epoch = {
+        let mut meta = tx.open_table(META).map_err(opening)?;
+        let read = |field| meta.get(field).map(|value| value.map(|value| value.value()));
+        match read("format").map_err(opening)? {
+            Some(FORMAT) => {}
+            None if is_empty => {}
+            None => return Err(corrupt("this file is not a confirmer's")),
+            Some(newer) => {
+                return Err(refused(format!(
+                    "the file has format {newer}, and this version reads format {FORMAT}"
+                )));
+            }
+        }
+        let epoch = read("epoch").map_err(opening)?.unwrap_or(0) + 1;
+        meta.insert("format", FORMAT).map_err(opening)?;
+        meta.insert("epoch", epoch).map_err(opening)?;
+        epoch
+    };
+    tx.open_table(LOG).map_err(opening)?;
+    tx.commit().map_err(opening)?;
+    Ok(epoch)
+}
+
+/// Refuses to go on for an owner after which there was another.
+fn check_owner(
+    own: u64,
+    stored: redb::Result<Option<redb::AccessGuard<'_, u64>>>,
+) -> Result<(), StoreError> {
+    match stored.map_err(working)?.map(|epoch| epoch.value()) {
+        Some(epoch) if epoch == own => Ok(()),
+        Some(epoch) => {
+            let cause = format!("owner {epoch} came after owner {own}");
+            Err(StoreError::new(StoreErrorKind::Fenced, cause))
+        }
+        None => Err(corrupt("the file has lost its owner's epoch")),
+    }
+}
+
+/// Puts a share of the overlay into the tables of `buckets`, and returns which
+/// there are then.
+fn move_to_tables(
+    tx: &WriteTransaction,
+    share: &Share,
+    mut buckets: BTreeSet<Bucket>,
+) -> Result<BTreeSet<Bucket>, StoreError> {
+    let mut tables: BTreeMap<Bucket, Table<'_, &[u8], u64>> = BTreeMap::new();
+    for (key, entry) in &share.entries {
+        if entry.purges {
+            for bucket in &buckets {
+                opened(tx, &mut tables, *bucket)?.remove(key.as_slice()).map_err(working)?;
+            }
+        }
+        if let Some(record) = entry.record {
+            let table = opened(tx, &mut tables, record.bucket)?;
+            table.insert(key.as_slice(), record.token.number()).map_err(working)?;
+            buckets.insert(record.bucket);
+        }
+    }
+    Ok(buckets)
+}
+
+/// The table of a bucket, opened or made once in a transaction.
+fn opened<'tables, 'tx>(
+    tx: &'tx WriteTransaction,
+    tables: &'tables mut BTreeMap<Bucket, Table<'tx, &'static [u8], u64>>,
+    bucket: Bucket,
+) -> Result<&'tables mut Table<'tx, &'static [u8], u64>, StoreError> {
+    use std::collections::btree_map::Entry::{Occupied, Vacant};
+    match tables.entry(bucket) {
+        Occupied(entry) => Ok(entry.into_mut()),
+        Vacant(entry) => Ok(entry.insert(tx.open_table(table(&name_of(bucket))).map_err(working)?)),
+    }
+}
+
+impl Log {
+    const fn is_long(&self) -> bool {
+        self.bytes_before + self.bytes_since > self.long_bytes
+    }
+
+    fn write(
+        &self,
+        tx: &WriteTransaction,
+        logged: &[u8],
+        ends_sweep: bool,
+    ) -> Result<(), StoreError> {
+        let mut log = tx.open_table(LOG).map_err(working)?;
+        if ends_sweep {
+            log.retain_in(..self.sweep_began, |_, _| false).map_err(working)?;
+        }
+        if !logged.is_empty() {
+            log.insert(self.next, logged).map_err(working)?;
+        }
+        Ok(())
+    }
+
+    /// A sweep that ends makes another begin, before what is logged with it.
+    const fn written(&mut self, bytes: usize, ends_sweep: bool) {
+        if ends_sweep {
+            self.sweep_began = self.next;
+            self.bytes_before = self.bytes_since;
+            self.bytes_since = 0;
+        }
+        self.bytes_since += bytes;
+        self.next += 1;
+    }
+}
+
+/// The tables of all buckets as they were when first asked for.
+#[derive(Default)]
+struct Tables(Option<Opened>);
+
+struct Opened {
+    newest_first: Vec<(Bucket, ReadOnlyTable<&'static [u8], u64>)>,
+}
+
+impl Tables {
+    fn opened(&mut self, store: &Store) -> Result<&Opened, StoreError> {
+        if self.0.is_none() {
+            self.0 = Some(Opened::new(store)?);
+        }
+        self.0.as_ref().ok_or_else(|| corrupt("no tables"))
+    }
+}
+
+impl Opened {
+    fn new(store: &Store) -> Result<Self, StoreError> {
+        let tx = store.db.begin_read().map_err(working)?;
+        check_owner(store.epoch, tx.open_table(META).map_err(working)?.get("epoch"))?;
+        let mut newest_first = Vec::new();
+        for bucket in store.buckets.iter().rev() {
+            newest_first.push((*bucket, tx.open_table(table(&name_of(*bucket))).map_err(working)?));
+        }
+        Ok(Self { newest_first })
+    }
+
+    /// The key's record in the latest bucket that is not before `from`.
+    fn find(&self, key: &[u8], from: Bucket) -> Result<Option<Record>, StoreError> {
+        let tables = self.newest_first.iter().take_while(|(bucket, _)| *bucket >= from);
+        for (bucket, table) in tables {
+            if let Some(token) = table.get(key).map_err(working)? {
+                return Ok(Some(Record { bucket: *bucket, token: Token::new(token.value()) }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+const PREFIX: &str = "bucket ";
+
+fn name_of(bucket: Bucket) -> String {
+    format!("{PREFIX}{}", bucket.number())
+}
+
+fn bucket_of(name: &str) -> Option<Bucket> {
+    name.strip_prefix(PREFIX)?.parse().ok().map(Bucket::new)
+}
+
+const fn table(name: &str) -> TableDefinition<'_, &'static [u8], u64> {
+    TableDefinition::new(name)
+}

@@ -1,0 +1,229 @@
+//! The slow path's contract: a *confirmer* knows for certain whether a key has
+//! been seen, because it keeps whole keys, outside of this process's memory or
+//! beyond its life.
+//!
+//! It owns what a store must hold for a key and how it answers ([`Rule`]), how
+//! a store fails ([`StoreError`]), and the stores themselves. It leaves out when
+//! a store is asked, and what happens to a check while it is or cannot be.
+//!
+//! # What a store holds
+//!
+//! For each key a [`Record`]: the bucket in which the key counts as seen, and
+//! the token of the sighting that was [`New`](Answer::New). The *bucket*
+//! decides whether the key still matches, never the store's clock: stores that
+//! let records expire do so to free room. The *token* makes a lost reply
+//! harmless: who asks again with the same token hears `New` again, and is not
+//! taken for a duplicate of himself.
+//!
+//! # A confirmer of one's own
+//!
+//! [`Rule::decide`] is the whole decision, so a confirmer has only to read,
+//! decide and write in one step that no other caller can come between. Over a
+//! table `(k VARBINARY PRIMARY KEY, bucket BIGINT, token BIGINT UNSIGNED)`, that is a
+//! transaction with `SELECT .. FOR UPDATE`; over a map behind a mutex:
+//!
+//! ```
+//! use hapax::confirm::{Answer, Confirmer, Record, Rule, Sighting, StoreError};
+//! use std::collections::HashMap;
+//! use std::sync::Mutex;
+//!
+//! struct MapConfirmer(Mutex<HashMap<Vec<u8>, Record>>);
+//!
+//! impl Confirmer for MapConfirmer {
+//!     fn confirm(
+//!         &self,
+//!         sightings: &[Sighting<'_>],
+//!         rule: Rule,
+//!     ) -> Result<Vec<Answer>, StoreError> {
+//!         let mut records = self.0.lock().unwrap();
+//!         let mut confirm_one = |sighting: &Sighting<'_>| {
+//!             let decision = rule.decide(records.get(sighting.key).copied(), sighting);
+//!             if let Some(record) = decision.write {
+//!                 records.insert(sighting.key.to_vec(), record);
+//!             }
+//!             decision.answer
+//!         };
+//!         Ok(sightings.iter().map(&mut confirm_one).collect())
+//!     }
+//!
+//!     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+//!         let mut records = self.0.lock().unwrap();
+//!         for key in keys {
+//!             records.remove(*key);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! ```
+//!
+//! `conformance`, behind the feature of that name, holds any confirmer
+//! to this contract.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "embedded")]
+mod embedded;
+mod error;
+mod memory;
+mod rule;
+
+#[cfg(feature = "embedded")]
+pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
+pub use error::{StoreError, StoreErrorKind};
+pub use memory::MemoryConfirmer;
+pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
+
+pub use crate::time::Bucket;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Every confirmer takes keys up to this length, in bytes; longer ones it may
+/// refuse.
+pub const MAX_KEY_BYTES: usize = 1 << 16;
+
+/// Whoever knows for certain whether keys have been seen.
+///
+/// A confirmer stands for one namespace of one store; which one is a setting of
+/// its own. Keys of different namespaces never meet.
+///
+/// Methods are called from many threads at once and may block. After an error
+/// the caller asks again only if [`StoreError::is_retryable`] says so, and with
+/// the same tokens.
+pub trait Confirmer: Send + Sync {
+    /// Answers each sighting, in order, as if they were made one by one: a key
+    /// twice in one batch is `New`, then `Seen`.
+    ///
+    /// Each key is judged and recorded in one step, as [`Rule::decide`] says: of
+    /// concurrent sightings of a key that does not match, one alone is `New`. The
+    /// batch as a whole need not be one step. There are as many answers as
+    /// sightings.
+    ///
+    /// # Errors
+    ///
+    /// No sighting has an answer; each may have been recorded nevertheless,
+    /// unless [`StoreError::may_have_recorded`] denies it.
+    fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError>;
+
+    /// Forgets keys, so that their next sightings are `New`: processing failed,
+    /// and the retry must get in. Unknown keys are no error.
+    ///
+    /// # Errors
+    ///
+    /// Each key may or may not have been forgotten.
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError>;
+
+    /// Frees the room of records in buckets before `before`, none of which
+    /// matches any more. It may do so later, in part, or, where records expire
+    /// by themselves, not at all: that is the default.
+    ///
+    /// # Errors
+    ///
+    /// Records before `before` may or may not be there.
+    fn expire(&self, before: Bucket) -> Result<(), StoreError> {
+        let _ = before;
+        Ok(())
+    }
+}
+
+/// [`Confirmer`] for callers that must not block: the same contract, method by
+/// method.
+///
+/// Dropping a future is like losing its reply: the keys may have been recorded.
+pub trait AsyncConfirmer: Send + Sync {
+    /// See [`Confirmer::confirm`].
+    fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send;
+
+    /// See [`Confirmer::forget`].
+    fn forget(&self, keys: &[&[u8]]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// See [`Confirmer::expire`].
+    fn expire(&self, before: Bucket) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let _ = before;
+        std::future::ready(Ok(()))
+    }
+}
+
+/// A confirmer whose keys one process alone writes, so that what this process
+/// remembers of them is the whole truth.
+///
+/// Only such a store may be written behind a check's back ([`record`]), and only
+/// it can give its keys back after a start ([`recover`]). It is a trait apart so
+/// that a shared confirmer owes none of this.
+///
+/// Opening the store makes an *owner*, with a higher [`epoch`] than any before.
+/// From then on every call on an earlier owner's confirmer that would write
+/// fails, with [`Fenced`], and changes nothing: a process that was paused and
+/// believes itself the owner still does no harm. A store may refuse to be
+/// opened while its previous owner lives.
+///
+/// [`record`]: Self::record
+/// [`recover`]: Self::recover
+/// [`epoch`]: Self::epoch
+/// [`Fenced`]: StoreErrorKind::Fenced
+pub trait OwnedStore: Confirmer {
+    /// Records sightings of keys that the caller knows not to match, without
+    /// looking them up. Afterwards a key's bucket is its sighting's or a later one.
+    /// Repeating the call changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Each sighting may or may not have been recorded.
+    fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError>;
+
+    /// Visits every key that is recorded, with its bucket, in any order.
+    ///
+    /// A key may be visited several times: the largest of its buckets counts.
+    /// Keys that no longer match may be among them. Keys recorded meanwhile
+    /// may be missed.
+    ///
+    /// # Errors
+    ///
+    /// Some keys have not been visited.
+    fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError>;
+
+    /// Which owner this is: higher than all that came before.
+    fn epoch(&self) -> u64;
+}
+
+/// A confirmer behind a pointer is one.
+macro_rules! behind_a_pointer {
+    ($($pointer:ty),+) => {$(
+        impl<C: Confirmer + ?Sized> Confirmer for $pointer {
+            fn confirm(
+                &self,
+                sightings: &[Sighting<'_>],
+                rule: Rule,
+            ) -> Result<Vec<Answer>, StoreError> {
+                (**self).confirm(sightings, rule)
+            }
+
+            fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+                (**self).forget(keys)
+            }
+
+            fn expire(&self, before: Bucket) -> Result<(), StoreError> {
+                (**self).expire(before)
+            }
+        }
+
+        impl<C: OwnedStore + ?Sized> OwnedStore for $pointer {
+            fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+                (**self).record(sightings)
+            }
+
+            fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+                (**self).recover(visit)
+            }
+
+            fn epoch(&self) -> u64 {
+                (**self).epoch()
+            }
+        }
+    )+};
+}
+
+behind_a_pointer!(&C, Arc<C>, Box<C>);
