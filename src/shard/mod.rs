@@ -15,6 +15,7 @@
 mod counts;
 mod filtered;
 mod head;
+mod pace;
 mod room;
 mod rules;
 mod state;
@@ -34,7 +35,8 @@ use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
 use head::Heads;
-use state::{CACHE_LINE, Moment, State, load_of, wanted};
+use pace::Pace;
+use state::{CACHE_LINE, Moment, State, wanted};
 use std::sync::Arc;
 
 /// Why a new key could not be recorded.
@@ -142,8 +144,7 @@ impl Shards {
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
-            let load = load_of(number, count);
-            let state = State::new(Table::new(pages), keys, &rules, load);
+            let state = State::new(Table::new(pages), keys, &rules, Pace::of(number, count));
             Shard::new(Mutex::new(state.with_filter(filters.next())))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();

@@ -17,11 +17,11 @@ impl State {
     pub(super) fn make_room(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
         while self.counts.live() >= self.room {
             let pages = self.table.pages();
-            self.table.grow(pages + (pages / 4).max(1), self.ages);
+            self.table.grow(self.pace.after(pages), self.ages);
             if self.table.pages() == pages {
                 self.give_up(rules, moment, |state, _newest| state.evict_one())?;
             }
-            self.room = self.table.pages() * self.load;
+            self.room = self.pace.room(self.table.pages());
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl State {
         let pages = live.div_ceil(SHRUNK_LOAD);
         if live < self.room / SHRINK_BELOW && pages < self.table.pages() {
             self.table.shrink(pages, self.ages);
-            self.room = pages * self.load;
+            self.room = self.pace.room(pages);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What one shard's lock protects: look-up, recording and rotation.
 
 use super::counts::Counts;
+use super::pace::Pace;
 use super::{Refusal, Rules, Tally};
 use crate::filter::Filter;
 use crate::hash::KeyHash;
@@ -28,8 +29,8 @@ pub(super) struct State {
     pub(super) low: Bucket,
     /// More live keys than this need more pages.
     pub(super) room: u32,
-    /// Live keys per page at which this shard grows.
-    pub(super) load: u32,
+    /// When this shard grows, and by how much.
+    pub(super) pace: Pace,
     pub(super) table: Table,
     pub(super) counts: Counts,
     pub(super) uniques: u64,
@@ -47,18 +48,6 @@ pub(super) const CACHE_LINE: usize = 64;
 
 const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 24 == CACHE_LINE);
 const _: () = assert!(std::mem::offset_of!(State, keys) + 2 * size_of::<u64>() <= 2 * CACHE_LINE);
-
-/// Live keys per page of 448 slots at which shards grow: between 334 and 365
-/// (0.75 to 0.82), so that they do not all grow at once. Beyond about 0.85 the
-/// stash would fill. Neighbours grow together: their new pages share huge
-/// pages, which are resident whole once a single shard has come to them.
-const LEAST_LOAD: u32 = 334;
-const LOADS: u64 = 32;
-
-/// Live keys per page at which shard `number` of `count` grows.
-pub(super) fn load_of(number: u32, count: u32) -> u32 {
-    LEAST_LOAD + (u64::from(number) * LOADS / u64::from(count)) as u32
-}
 
 /// When a check takes place.
 #[derive(Clone, Copy, Debug)]
@@ -90,14 +79,14 @@ impl Moment {
 }
 
 impl State {
-    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, load: u32) -> Self {
+    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, pace: Pace) -> Self {
         let newest = rules.watermark.bucket();
         let low = rules.window_start(newest);
         Self {
             ages: Ages::new(newest, low, rules.tags),
             low,
             room: 0,
-            load,
+            pace,
             table,
             counts: Counts::new(newest, rules.reach() as usize),
             uniques: 0,
