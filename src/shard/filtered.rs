@@ -16,10 +16,8 @@ impl Shards {
     pub(crate) fn prefetch_filtered(&self, layers: &Layers, coming: &Coming<'_>) {
         let shard = coming.shard as usize;
         layers.prefetch_filter(shard);
-        let shard = &raw const self.shards[shard];
-        prefetch(shard);
-        prefetch(shard.wrapping_byte_add(CACHE_LINE));
-        prefetch(shard.wrapping_byte_add(2 * CACHE_LINE));
+        self.prefetch_shard(shard);
+        prefetch((&raw const self.shards[shard]).wrapping_byte_add(2 * CACHE_LINE));
     }
 
     /// Ends the check of a key in filter mode, that belongs where `probe` says.

@@ -290,11 +290,11 @@ impl Shards {
     /// clock reading). Records it if it is new.
     #[inline]
     pub(crate) fn check(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        if self.recognises(&coming, &Present::new(&self.rules, at)) {
-            self.recognised.add(1);
-            return Ok(Verdict::Duplicate);
-        }
         if self.rules.mode == Mode::Fingerprint {
+            if self.sees_fingerprint(&coming, &Present::new(&self.rules, at)) {
+                self.recognised.add(1);
+                return Ok(Verdict::Duplicate);
+            }
             self.fetch_for_recording(&coming);
         }
         self.check_locked(&coming, at)
