@@ -401,6 +401,26 @@ fn in_event_time_eviction_keeps_the_limit_and_the_newest() {
     }
 }
 
+/// A shard that gave up more than has expired is up to date with the watermark,
+/// although nobody has come to it since that moved.
+#[test]
+fn after_eviction_a_late_record_is_late_in_every_shard() {
+    for mode in MODES {
+        let config = Config { lateness: Some(Duration::ZERO), ..of(mode) };
+        let (dedup, _clock) = capped(&config, OnFull::EvictOldest);
+        let share = quarter(mode);
+        let at = |bucket: u64| config.start.saturating_add(config.width() * bucket as u32);
+        for number in 0..12 * share {
+            assert_eq!(dedup.check_at(&key(number), at(number / share)), Ok(Verdict::Unique));
+        }
+        assert!(dedup.stats().evicted > 0);
+        assert_eq!(dedup.check_at(&key(12 * share), at(12)), Ok(Verdict::Unique));
+        for number in 12 * share + 1..12 * share + 1_000 {
+            assert_eq!(dedup.check_at(&key(number), at(11)), Ok(Verdict::Late));
+        }
+    }
+}
+
 /// Records that may still come, of a bucket that was given up for want of
 /// room: they are not kept, and nothing later is given up for them.
 #[test]
