@@ -23,6 +23,7 @@ mod shard;
 mod stats;
 mod sync;
 mod table;
+mod tier;
 mod time;
 mod verdict;
 

@@ -13,6 +13,9 @@ pub enum OnFull {
     /// one is left, single keys are. Counted in
     /// [`Stats::evicted`](crate::Stats::evicted).
     EvictOldest,
+    /// With a confirmer only, and then the only choice: the oldest keys are
+    /// left to it. Nothing is forgotten.
+    Spill,
 }
 
 /// A memory limit and the policy at it.

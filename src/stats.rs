@@ -36,8 +36,33 @@ pub struct Stats {
     /// Every key recorded within this span is still remembered; shorter than
     /// the window's span only after eviction. `None`: unbounded.
     pub effective_window: Option<Duration>,
-    /// In filter mode.
+    /// In filter mode, and where a filter stands before a confirmer.
     pub filter: Option<FilterStats>,
+    /// With a confirmer.
+    pub confirmer: Option<ConfirmerStats>,
+}
+
+/// What an operator can see of a confirmer's part in the verdicts.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ConfirmerStats {
+    /// Keys that the store had to judge.
+    pub asked: u64,
+    /// Of these, keys that were new: a filter was mistaken, or, where the store
+    /// is shared, memory could not know.
+    pub asked_in_vain: u64,
+    /// Keys that the store only had to write down, without looking for them.
+    pub recorded: u64,
+    /// Checks that answered `Unconfirmed`.
+    pub unconfirmed: u64,
+    /// Keys that the table left to the store to stay within the memory limit.
+    pub spilled: u64,
+    /// P(the store is asked about a new key in vain), at the present fill of the
+    /// filter, if there is one.
+    pub filter_rate: Option<f64>,
+    /// False once memory had no room at all for something that the store knows:
+    /// since then it is asked about every key that the table does not recall.
+    pub memory_is_whole: bool,
 }
 
 /// What an operator can see of a filter. Its rate at the present fill is

@@ -12,12 +12,17 @@ pub enum Verdict {
     /// Event time only: the record is older than the watermark allows, so the
     /// window can no longer say. Nothing was recorded.
     Late,
+    /// Let through although the confirmer could not be asked: nobody who could
+    /// be has seen the key, which is recorded as far as that was possible. With
+    /// a confirmer only, and only where the outage policy says so.
+    Unconfirmed,
 }
 
 impl Verdict {
-    /// True iff the key was new and should be processed.
+    /// True iff the key should be processed: it was new, or nobody could say
+    /// otherwise.
     pub const fn is_unique(self) -> bool {
-        matches!(self, Self::Unique)
+        matches!(self, Self::Unique | Self::Unconfirmed)
     }
 
     /// True iff the key is already in the window.

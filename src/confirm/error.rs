@@ -101,6 +101,15 @@ impl fmt::Display for StoreError {
     }
 }
 
+/// Equal in kind and in the words of the cause.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.source.to_string() == other.source.to_string()
+    }
+}
+
+impl Eq for StoreError {}
+
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)

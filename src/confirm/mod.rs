@@ -65,12 +65,19 @@ pub mod conformance;
 mod embedded;
 mod error;
 mod memory;
+mod outage;
+mod ownership;
 mod rule;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryConfirmer;
+pub use outage::{AnsweredBy, Reject};
+pub use ownership::{NoConfirmer, Ownership};
+
+pub(crate) use outage::{Confirmed, Guard};
+
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 
 pub use crate::time::Bucket;

@@ -137,7 +137,10 @@ impl Rule {
     pub fn decide(&self, held: Option<Record>, sighting: &Sighting<'_>) -> Decision {
         let Some(held) = held else { return Decision::record(sighting) };
         if held.token == sighting.token {
-            return Decision { answer: Answer::New, write: None };
+            // Asked again later, it counts from then on: that is when its caller
+            // hears of it.
+            let moved = (sighting.bucket > held.bucket).then(|| sighting.into());
+            return Decision { answer: Answer::New, write: moved };
         }
         if !self.matches(held.bucket, sighting.bucket) {
             return Decision::record(sighting);
@@ -201,6 +204,13 @@ mod tests {
         let rule = Rule::of(&Window::unbounded());
         assert!(!rule.matches(Bucket::new(i64::MIN), Bucket::new(i64::MAX)));
         assert!(rule.matches(Bucket::new(i64::MAX), Bucket::new(i64::MIN)));
+    }
+
+    #[test]
+    fn a_later_retry_moves_its_record_up() {
+        let rule = Rule::of(&Window::fixed(SPAN));
+        let retried = rule.decide(Some(record(5, 1)), &sighting(7, 1));
+        assert_eq!(retried, Decision { answer: Answer::New, write: Some(record(7, 1)) });
     }
 
     #[test]

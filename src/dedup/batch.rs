@@ -28,7 +28,7 @@ const STEP: usize = 16;
 const FILTER_STEP: usize = 4;
 
 /// The clock is read once for this many keys.
-const KEYS_PER_READING: usize = 256;
+pub(super) const KEYS_PER_READING: usize = 256;
 
 impl Deduper {
     /// Checks `keys` in order, as if one by one, and fills in `verdicts`.
@@ -46,7 +46,7 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), keys.len(), verdicts.len())?;
-        self.check_ahead(self.approaching(keys), verdicts, |first, coming, verdicts, recognised| {
+        let step = |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
             if first % KEYS_PER_READING == 0 {
                 self.read_clock().map_err(|error| (0, error))?;
             }
@@ -56,7 +56,8 @@ impl Deduper {
                 return self.check_step(coming, verdicts, recognised, |_| Ok((None, present())));
             }
             self.check_step_at_once(coming, verdicts, recognised, &present())
-        })
+        };
+        self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
 
     /// Checks `keys` in order, each at its own time, and fills in `verdicts`.
@@ -71,63 +72,13 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), times.len(), verdicts.len())?;
-        self.check_ahead(self.approaching(keys), verdicts, |first, coming, verdicts, recognised| {
+        let step = |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
             self.check_step(coming, verdicts, recognised, |index| {
                 let bucket = self.see(times[first + index])?;
                 Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
             })
-        })
-    }
-
-    /// Has `approach` prepare keys ahead of their checks, as many as it is given
-    /// room for, and `check_step` check them, a few at a time in order, given
-    /// the index of the first; it adds to the count of keys that were
-    /// recognised.
-    #[inline]
-    pub(super) fn check_ahead<'a>(
-        &self,
-        mut approach: impl FnMut(&mut [Coming<'a>]),
-        verdicts: &mut [Verdict],
-        mut check_step: impl FnMut(usize, &[Coming<'_>], &mut [Verdict], &mut u64) -> Result<(), Stop>,
-    ) -> Result<(), BatchError> {
-        let mut recognised = 0;
-        let mut ring = [Coming::NONE; RING];
-        let keys_per_step = self.keys_per_step();
-        ring[..AHEAD].chunks_mut(keys_per_step).for_each(&mut approach);
-        let mut checked = Ok(());
-        for (step, verdicts) in verdicts.chunks_mut(keys_per_step).enumerate() {
-            let first = step * keys_per_step;
-            approach(&mut ring[(first + AHEAD) % RING..][..keys_per_step]);
-            let now = &ring[first % RING..][..verdicts.len()];
-            checked = check_step(first, now, verdicts, &mut recognised);
-            if let Err((index, error)) = checked {
-                checked = Err((first + index, error));
-                break;
-            }
-        }
-        self.shards.count_recognised(recognised);
-        checked.map_err(|(completed, error)| stopped(completed, error))
-    }
-
-    /// Approaches `keys` a step at a time.
-    #[inline]
-    fn approaching<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K]) -> impl FnMut(&mut [Coming<'a>]) {
-        let mut ahead = keys.chunks(self.keys_per_step());
-        move |coming| {
-            if let Some(keys) = ahead.next() {
-                self.approach(keys, coming);
-            }
-        }
-    }
-
-    /// Hashes keys and asks for their memory. A key's bytes are taken once:
-    /// what a caller's `as_ref` gives may not be the same twice.
-    #[inline(never)]
-    fn approach<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K], coming: &mut [Coming<'a>]) {
-        for (key, coming) in keys.iter().zip(coming) {
-            let key = key.as_ref();
-            *coming = self.shards.approach(self.hasher.hash(key), key);
-        }
+        };
+        self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
 
     /// Checks keys whose memory has come, all at `present`.
@@ -179,13 +130,69 @@ impl Deduper {
     }
 }
 
-impl Deduper {
+impl<C, P> Deduper<C, P> {
+    /// Has `approach` prepare keys ahead of their checks, as many as it is given
+    /// room for, and `check_step` check them, a few at a time in order, given
+    /// the index of the first; it adds to the count of keys that were
+    /// recognised.
+    #[inline]
+    pub(super) fn check_ahead<'a>(
+        &self,
+        mut approach: impl FnMut(&mut [Coming<'a>]),
+        verdicts: &mut [Verdict],
+        mut check_step: impl FnMut(usize, &[Coming<'a>], &mut [Verdict], &mut u64) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let mut recognised = 0;
+        let mut ring = [Coming::NONE; RING];
+        let keys_per_step = self.keys_per_step();
+        ring[..AHEAD].chunks_mut(keys_per_step).for_each(&mut approach);
+        let mut checked = Ok(());
+        for (step, verdicts) in verdicts.chunks_mut(keys_per_step).enumerate() {
+            let first = step * keys_per_step;
+            approach(&mut ring[(first + AHEAD) % RING..][..keys_per_step]);
+            let now = &ring[first % RING..][..verdicts.len()];
+            checked = check_step(first, now, verdicts, &mut recognised);
+            if let Err((index, error)) = checked {
+                checked = Err((first + index, error));
+                break;
+            }
+        }
+        self.shards.count_recognised(recognised);
+        checked
+    }
+
+    /// Approaches `keys` a step at a time.
+    #[inline]
+    pub(super) fn approaching<'a, K: AsRef<[u8]>>(
+        &'a self,
+        keys: &'a [K],
+    ) -> impl FnMut(&mut [Coming<'a>]) {
+        let mut ahead = keys.chunks(self.keys_per_step());
+        move |coming| {
+            if let Some(keys) = ahead.next() {
+                self.approach(keys, coming);
+            }
+        }
+    }
+
+    /// Hashes keys and asks for their memory. A key's bytes are taken once:
+    /// what a caller's `as_ref` gives may not be the same twice.
+    #[inline(never)]
+    fn approach<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K], coming: &mut [Coming<'a>]) {
+        for (key, coming) in keys.iter().zip(coming) {
+            let key = key.as_ref();
+            *coming = self.shards.approach(self.hasher.hash(key), key);
+        }
+    }
+
     /// A filter has each key fetch several lines: sixteen keys at once were a
     /// fifth slower, presumably for want of line fill buffers.
     fn keys_per_step(&self) -> usize {
         if self.shards.filter_layers().is_some() { FILTER_STEP } else { STEP }
     }
+}
 
+impl Deduper {
     /// As `check_step`, in filter mode: all positions are drawn before the
     /// first lock is taken, because a lock keeps the processor from working
     /// ahead.
@@ -226,6 +233,6 @@ pub(super) fn same_length(keys: usize, times: usize, verdicts: usize) -> Result<
 }
 
 #[cold]
-pub(super) fn stopped(completed: usize, error: CheckError) -> BatchError {
+pub(super) fn stopped((completed, error): Stop) -> BatchError {
     BatchError { completed, source: error.into() }
 }

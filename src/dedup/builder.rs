@@ -1,12 +1,14 @@
 //! The builder: a deduper's configuration, checked as a whole.
 
 use super::error::{ConfigError, ConfigProblem};
-use super::{Deduper, Domain};
+use super::{Behind, Deduper, Domain};
+use crate::confirm::{Guard, NoConfirmer, Ownership, Reject, Rule};
 use crate::hash::{KeyHash, KeyHasher};
 use crate::memory::{Budget, MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::shard::{Rules, Shards};
 use crate::sync::atomic::AtomicUsize;
+use crate::tier::Tiers;
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -44,28 +46,47 @@ const FILTER_RATES: RangeInclusive<f64> = 1e-9..=0.5;
 /// A filter that takes more bits a key than this is a mistake.
 const MOST_FILTER_BITS: f64 = 512.0;
 
+/// The share of new keys for which a store is asked in vain, unless told.
+const DEFAULT_FILTER_RATE: f64 = 0.01;
+
+/// How far the clocks of processes that share a store may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
 /// A span that timestamps can surely tell.
 const LONGEST_SPAN: Duration = Duration::from_secs(1_000 * 366 * 24 * 60 * 60);
 
 /// Builds a [`Deduper`]; made by [`Deduper::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder {
-    pub(crate) window: Window,
-    pub(crate) capacity: Option<u64>,
-    pub(crate) mode: Mode,
-    pub(crate) limit: Option<MemoryLimit>,
-    pub(crate) lateness: Option<Duration>,
-    pub(crate) max_ahead: Duration,
-    pub(crate) clock: Option<Arc<dyn Clock>>,
-    pub(crate) tags: u8,
+pub struct Builder<C = NoConfirmer, P = Reject> {
+    settings: Settings,
+    slow: Option<Slow<C, P>>,
+}
+
+/// The confirmer to come.
+struct Slow<C, P> {
+    guard: Guard<C, P>,
+    ownership: Ownership<C>,
+}
+
+/// What was asked for of the engine itself.
+struct Settings {
+    window: Window,
+    capacity: Option<u64>,
+    mode: Mode,
+    limit: Option<MemoryLimit>,
+    lateness: Option<Duration>,
+    max_ahead: Duration,
+    clock: Option<Arc<dyn Clock>>,
+    tags: u8,
     secret: Option<[u8; 32]>,
     trusted_keys: bool,
     custom_hash: Option<KeyHasher>,
+    filter_rate: f64,
 }
 
 impl Builder {
     pub(super) fn new(window: Window) -> Self {
-        Self {
+        let settings = Settings {
             window,
             capacity: None,
             mode: Mode::default(),
@@ -77,27 +98,42 @@ impl Builder {
             secret: None,
             trusted_keys: false,
             custom_hash: None,
-        }
+            filter_rate: DEFAULT_FILTER_RATE,
+        };
+        Self { settings, slow: None }
     }
 
+    /// Puts a confirmer behind the deduper: a store that knows keys beyond this
+    /// process's memory or life. `ownership` says who else writes to it, and
+    /// `outage` what becomes of a check that it cannot answer:
+    /// [`Reject`](crate::confirm::Reject), [`Admit`](crate::confirm::Admit) or
+    /// [`Fallback`](crate::confirm::Fallback). None of them is right for
+    /// everybody, so there is no default.
+    pub fn confirm<C, P>(self, confirmer: C, ownership: Ownership<C>, outage: P) -> Builder<C, P> {
+        let guard = Guard::new(confirmer, outage);
+        Builder { settings: self.settings, slow: Some(Slow { guard, ownership }) }
+    }
+}
+
+impl<C, P> Builder<C, P> {
     /// How many live keys are expected. A hint that sets the number of shards:
     /// they grow past it, and nothing is allocated ahead. 8 million unless
     /// told; give a small one to a deduper that holds few keys.
     pub fn capacity(mut self, keys: u64) -> Self {
-        self.capacity = Some(keys);
+        self.settings.capacity = Some(keys);
         self
     }
 
     /// What is kept of a key; [`Mode::fingerprint`] unless told.
     pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.settings.mode = mode;
         self
     }
 
     /// Keeps the engine's resident memory within `bytes`, and says what
     /// happens to new keys then. Without it memory grows with the live keys.
     pub fn memory_limit(mut self, bytes: u64, on_full: OnFull) -> Self {
-        self.limit = Some(MemoryLimit { bytes, on_full });
+        self.settings.limit = Some(MemoryLimit { bytes, on_full });
         self
     }
 
@@ -106,14 +142,14 @@ impl Builder {
     /// two of them collide under XXH3 whatever its seed, and in fingerprint
     /// mode a collision suppresses a message.
     pub fn trusted_keys(mut self) -> Self {
-        self.trusted_keys = true;
+        self.settings.trusted_keys = true;
         self
     }
 
     /// The secret of the hash; random unless told. Needed only to hand state
     /// to another process. Keep it from whoever chooses the keys.
     pub fn hash_secret(mut self, secret: [u8; 32]) -> Self {
-        self.secret = Some(secret);
+        self.settings.secret = Some(secret);
         self
     }
 
@@ -122,7 +158,7 @@ impl Builder {
     /// shard and filter, 64 make the fingerprint. Overrides
     /// [`trusted_keys`](Self::trusted_keys).
     pub fn hash_with(mut self, hash: impl Fn(&[u8]) -> KeyHash + Send + Sync + 'static) -> Self {
-        self.custom_hash = Some(KeyHasher::Custom(Box::new(hash)));
+        self.settings.custom_hash = Some(KeyHasher::Custom(Box::new(hash)));
         self
     }
 
@@ -130,7 +166,7 @@ impl Builder {
     /// calls. A record may come up to `lateness` behind the largest time seen;
     /// beyond that it is `Late`. At most the window's span.
     pub fn event_time(mut self, lateness: Duration) -> Self {
-        self.lateness = Some(lateness);
+        self.settings.lateness = Some(lateness);
         self
     }
 
@@ -138,13 +174,21 @@ impl Builder {
     /// error that moves nothing; one day unless told. For the first record the
     /// clock stands for the largest seen. Event time only.
     pub fn max_ahead(mut self, max_ahead: Duration) -> Self {
-        self.max_ahead = max_ahead;
+        self.settings.max_ahead = max_ahead;
         self
     }
 
     /// The source of processing time; [`SystemClock`] unless told.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = Some(Arc::new(clock));
+        self.settings.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// With an exclusively owned confirmer and a memory limit: the share of new
+    /// keys for which the confirmer is asked in vain, 1e-9 to 0.5; 0.01 unless
+    /// told. Lower rates take more of the limit from the table.
+    pub fn filter_rate(mut self, rate: f64) -> Self {
+        self.settings.filter_rate = rate;
         self
     }
 
@@ -152,42 +196,59 @@ impl Builder {
     /// small to see wrap-around soon. At least `2 * buckets + 4`.
     #[doc(hidden)]
     pub fn tags(mut self, tags: u8) -> Self {
-        self.tags = tags;
+        self.settings.tags = tags;
         self
     }
 
-    /// Builds the deduper.
+    /// Builds the deduper. With a confirmer that it owns, this reads all keys
+    /// that the confirmer holds.
     ///
     /// # Errors
     ///
     /// [`ConfigError`], naming every problem at once.
-    pub fn build(mut self) -> Result<Deduper, ConfigError> {
+    pub fn build(self) -> Result<Deduper<C, P>, ConfigError> {
+        let Self { mut settings, slow } = self;
+        let mut problems = settings.problems(slow.is_some());
+        let hasher = match settings.take_hasher() {
+            Ok(hasher) if problems.is_empty() => hasher,
+            Ok(_) => return Err(ConfigError::new(problems)),
+            Err(problem) => {
+                problems.push(problem);
+                return Err(ConfigError::new(problems));
+            }
+        };
+        let dedup = settings.assemble(hasher, slow).map_err(ConfigError::of)?;
+        dedup.recover().map_err(|error| ConfigError::of(ConfigProblem::Recovery(error)))?;
+        Ok(dedup)
+    }
+}
+
+impl Settings {
+    fn problems(&self, has_confirmer: bool) -> Vec<ConfigProblem> {
         let mut problems = self.window_problems();
         problems.extend(self.limit_problem());
         problems.extend(self.rate_problem());
-        match (self.take_hasher(), problems.is_empty()) {
-            (Ok(hasher), true) => self.assemble(hasher),
-            (Ok(_), false) => Err(ConfigError::new(problems)),
-            (Err(problem), _) => {
-                problems.push(problem);
-                Err(ConfigError::new(problems))
-            }
-        }
+        problems.extend(self.confirmer_problems(has_confirmer));
+        problems
     }
 
     /// Puts a deduper of a valid configuration together.
-    fn assemble(self, hasher: KeyHasher) -> Result<Deduper, ConfigError> {
-        let rules = Rules::new(self.window, self.lateness, self.mode, self.limit, self.tags);
-        if let Some(problem) = self.cost_problem(&rules) {
-            return Err(ConfigError::new(vec![problem]));
-        }
-        let budget = Arc::new(Budget::new(self.limit.map(|limit| limit.bytes)));
-        let shards = self.shards();
-        let rules =
-            rules.with_filters(self.capacity.map(|capacity| capacity as f64 / f64::from(shards)));
-        budget.reserve(Shards::fixed_bytes(shards, &rules));
+    fn assemble<C, P>(
+        self,
+        hasher: KeyHasher,
+        slow: Option<Slow<C, P>>,
+    ) -> Result<Deduper<C, P>, ConfigProblem> {
+        let is_exclusive = slow.as_ref().is_some_and(|slow| slow.ownership.is_exclusive());
+        let filter_bytes = self.limit.filter(|_| is_exclusive).map(|limit| self.filter_bytes(limit));
+        let filter = filter_bytes.map(|bytes| self.filter(bytes)).transpose()?;
+        let limit = self.limit.map(|limit| MemoryLimit {
+            bytes: limit.bytes - filter_bytes.unwrap_or(0),
+            ..limit
+        });
+        let (shards, budget) = self.build_shards(self.mode, limit)?;
+        let behind = slow.map(|slow| self.behind(slow, filter)).transpose()?;
         Ok(Deduper {
-            shards: Shards::new(shards, self.capacity, rules, Arc::clone(&budget)),
+            shards,
             hasher,
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
             window: self.window,
@@ -199,21 +260,81 @@ impl Builder {
             limit_bytes: self.limit.map(|limit| limit.bytes),
             next_to_maintain: AtomicUsize::new(0),
             maintained: AtomicUsize::new(0),
+            behind,
         })
+    }
+
+    /// The shards of one tier, and what they count their memory in.
+    fn build_shards(
+        &self,
+        mode: Mode,
+        limit: Option<MemoryLimit>,
+    ) -> Result<(Shards, Arc<Budget>), ConfigProblem> {
+        let rules = Rules::new(self.window, self.lateness, mode, limit, self.tags);
+        if let Some(problem) = cost_problem(mode, &rules) {
+            return Err(problem);
+        }
+        let budget = Arc::new(Budget::new(limit.map(|limit| limit.bytes)));
+        let count = self.shards(mode, limit);
+        let rules =
+            rules.with_filters(self.capacity.map(|capacity| capacity as f64 / f64::from(count)));
+        budget.reserve(Shards::fixed_bytes(count, &rules));
+        Ok((Shards::new(count, self.capacity, rules, Arc::clone(&budget)), budget))
+    }
+
+    /// What stands behind the table: the confirmer, and what memory knows of it.
+    fn behind<C, P>(
+        &self,
+        slow: Slow<C, P>,
+        filter: Option<Shards>,
+    ) -> Result<Box<Behind<C, P>>, ConfigProblem> {
+        let Slow { guard, ownership } = slow;
+        let mut rule = Rule::of(&self.window);
+        if let (None, Some(lifetime)) = (self.lateness, self.record_lifetime()) {
+            rule = rule.lifetime(lifetime);
+        }
+        let first_token = u64::from_le_bytes(random_bytes()?);
+        let tiers = Tiers::new(rule, ownership.is_exclusive(), filter, first_token);
+        Ok(Box::new(Behind { guard, ownership, tiers }))
+    }
+
+    /// How long a record can matter to anybody, by the clocks of processes that
+    /// share a store: it matches to the end of the last bucket.
+    fn record_lifetime(&self) -> Option<Duration> {
+        let grid = self.window.grid();
+        grid.stretch(grid.buckets + 1).map(|stretch| stretch.saturating_add(CLOCK_SKEW))
+    }
+
+    /// A filter over the whole window, in front of a store that is owned.
+    fn filter(&self, bytes: u64) -> Result<Shards, ConfigProblem> {
+        let limit = MemoryLimit { bytes, on_full: OnFull::Spill };
+        let mode = Mode::filter(self.filter_rate);
+        self.build_shards(mode, Some(limit)).map(|(shards, _)| shards)
+    }
+
+    /// What the filter may take of a memory limit: what the expected keys need
+    /// and a quarter more; half of the limit if nothing is known.
+    fn filter_bytes(&self, limit: MemoryLimit) -> u64 {
+        let most = limit.bytes / 4 * 3;
+        let Some(keys) = self.capacity else { return limit.bytes / 2 };
+        let mode = Mode::filter(self.filter_rate);
+        let rules = Rules::new(self.window, self.lateness, mode, None, self.tags);
+        let bits = rules.filter_bits_per_key(self.filter_rate) * keys as f64;
+        ((bits / 8.0 * 1.25) as u64).clamp(LEAST_LIMIT_BYTES.min(most), most)
     }
 
     /// How many shards: enough for the expected keys, and under a memory limit
     /// few enough that the first pages of all leave most of it free, and enough
     /// that one shard's share is within the slack.
-    fn shards(&self) -> u32 {
-        let keys_per_shard = match self.mode {
+    fn shards(&self, mode: Mode, limit: Option<MemoryLimit>) -> u32 {
+        let keys_per_shard = match mode {
             Mode::Filter { .. } => KEYS_PER_FILTER_SHARD,
             Mode::Fingerprint | Mode::Verified => KEYS_PER_SHARD,
         };
         let expected = self.capacity.unwrap_or(DEFAULT_CAPACITY).div_ceil(keys_per_shard);
         let by_capacity = expected.clamp(LEAST_SHARDS.into(), MOST_SHARDS.into()) as u32;
         let by_capacity = by_capacity.next_power_of_two();
-        let Some(limit) = self.limit else { return by_capacity };
+        let Some(limit) = limit else { return by_capacity };
         let by_limit = (limit.bytes / LIMIT_BYTES_PER_SHARD).min(MOST_SHARDS.into()) as u32;
         by_capacity.clamp(LEAST_SHARDS_AT_LIMIT, 1 << by_limit.ilog2())
     }
@@ -231,13 +352,18 @@ impl Builder {
         (!FILTER_RATES.contains(&rate)).then_some(ConfigProblem::FilterRate(rate))
     }
 
-    /// Checked last: a window and a rate that are valid can be too much
-    /// together.
-    fn cost_problem(&self, rules: &Rules) -> Option<ConfigProblem> {
-        let Mode::Filter { rate } = self.mode else { return None };
-        let bits_per_key = rules.filter_bits_per_key(rate);
-        (bits_per_key > MOST_FILTER_BITS)
-            .then_some(ConfigProblem::FilterCost { rate, bits_per_key })
+    fn confirmer_problems(&self, has_confirmer: bool) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        if self.limit.is_some_and(|limit| (limit.on_full == OnFull::Spill) != has_confirmer) {
+            problems.push(ConfigProblem::SpillPolicy);
+        }
+        if has_confirmer && !FILTER_RATES.contains(&self.filter_rate) {
+            problems.push(ConfigProblem::FilterRate(self.filter_rate));
+        }
+        if has_confirmer && matches!(self.mode, Mode::Filter { .. }) {
+            problems.push(ConfigProblem::FilterWithConfirmer);
+        }
+        problems
     }
 
     fn window_problems(&self) -> Vec<ConfigProblem> {
@@ -265,16 +391,23 @@ impl Builder {
         }
         let secret = match self.secret {
             Some(secret) => secret,
-            None => random_secret()?,
+            None => random_bytes()?,
         };
         let hasher = if self.trusted_keys { KeyHasher::trusted } else { KeyHasher::keyed };
         Ok(hasher(&secret))
     }
 }
 
-fn random_secret() -> Result<[u8; 32], ConfigProblem> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)
+/// Checked last: a window and a rate that are valid can be too much together.
+fn cost_problem(mode: Mode, rules: &Rules) -> Option<ConfigProblem> {
+    let Mode::Filter { rate } = mode else { return None };
+    let bits_per_key = rules.filter_bits_per_key(rate);
+    (bits_per_key > MOST_FILTER_BITS).then_some(ConfigProblem::FilterCost { rate, bits_per_key })
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], ConfigProblem> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
         .map_err(|error| ConfigProblem::NoRandomSecret(error.to_string()))?;
-    Ok(secret)
+    Ok(bytes)
 }

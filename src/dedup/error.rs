@@ -1,11 +1,12 @@
 //! What can go wrong, one small enum per operation.
 
+use crate::confirm::StoreError;
 use crate::time::{MAX_BUCKETS, Timestamp};
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a check could not answer. Nothing was recorded.
+/// Why a check could not answer. Nothing was recorded, unless it says so.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckError {
@@ -45,6 +46,22 @@ pub enum CheckError {
     /// The operating system gave no more memory for the table.
     #[error("the operating system gave no more memory: set a memory limit below what it can give")]
     OutOfMemory,
+    /// The confirmer could not answer, and the outage policy lets nothing
+    /// through.
+    #[error("the key could not be confirmed, and is not recorded: {0}")]
+    Unconfirmed(#[source] StoreError),
+    /// The confirmer may have recorded the key, and nobody knows its answer. A
+    /// check of the key by this deduper asks again for the same sighting, and is
+    /// not taken for a duplicate of it (as long as it is among some 65,536 such
+    /// sightings); one by another process may be.
+    #[error("the key may have been recorded, check it again here: {0}")]
+    Uncertain(#[source] StoreError),
+}
+
+impl From<StoreError> for CheckError {
+    fn from(error: StoreError) -> Self {
+        if error.may_have_recorded() { Self::Uncertain(error) } else { Self::Unconfirmed(error) }
+    }
 }
 
 /// How far one time is beyond another, for people.
@@ -107,6 +124,11 @@ pub struct ConfigError {
 impl ConfigError {
     pub(super) const fn new(problems: Vec<ConfigProblem>) -> Self {
         Self { problems }
+    }
+
+    /// The one problem.
+    pub(super) fn of(problem: ConfigProblem) -> Self {
+        Self::new(vec![problem])
     }
 
     /// The problems found, at least one.
@@ -177,6 +199,21 @@ pub enum ConfigProblem {
         /// What it would cost.
         bits_per_key: f64,
     },
+    /// The policy at the memory limit does not go with what is behind it.
+    #[error(
+        "with a confirmer the policy at the memory limit is `OnFull::Spill`, and without one it \
+         is another: nothing that a confirmer knows need be rejected or forgotten"
+    )]
+    SpillPolicy,
+    /// Filter mode with a confirmer.
+    #[error(
+        "filter mode keeps nothing that a confirmer could be spared by: leave the mode out; where \
+         a filter helps, the deduper puts one in front by itself"
+    )]
+    FilterWithConfirmer,
+    /// What the confirmer holds could not be read.
+    #[error("the confirmer's keys could not be read: {0}")]
+    Recovery(#[source] StoreError),
     /// The system gave no random secret for the keyed hash.
     #[error("the system gave no random secret ({0}): pass one with `hash_secret`")]
     NoRandomSecret(String),

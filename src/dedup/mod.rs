@@ -2,6 +2,7 @@
 
 mod batch;
 mod builder;
+mod confirmed;
 mod error;
 #[cfg(all(test, loom))]
 mod models;
@@ -11,12 +12,14 @@ mod parallel;
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
 
+use crate::confirm::{Guard, NoConfirmer, Ownership, Reject};
 use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::shard::{Coming, Refusal, Rules, Shards, Tally};
 use crate::stats::{FilterStats, Stats};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::tier::Tiers;
 use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
 use std::fmt;
@@ -32,7 +35,12 @@ use std::time::{Duration, Instant};
 /// A check records at once. If the process crashes between the check and the
 /// work, the message is not processed again by this deduper's verdict; where
 /// the work fails without a crash, [`forget`](Self::forget) lets the retry in.
-pub struct Deduper {
+///
+/// With a confirmer behind it ([`Builder::confirm`]) it is a `Deduper<C, P>`: the
+/// store `C` knows keys beyond this process's memory or life, and the outage
+/// policy `P` says what becomes of a check that it cannot answer.
+pub struct Deduper<C = NoConfirmer, P = Reject> {
+    /// The table; in filter mode, the filter.
     shards: Shards,
     hasher: KeyHasher,
     clock: Arc<dyn Clock>,
@@ -44,6 +52,15 @@ pub struct Deduper {
     next_to_maintain: AtomicUsize,
     /// Shards visited by `maintain` since it last had visited them all.
     maintained: AtomicUsize,
+    behind: Option<Box<Behind<C, P>>>,
+}
+
+/// What stands behind a deduper's table.
+#[derive(Debug)]
+struct Behind<C, P> {
+    guard: Guard<C, P>,
+    ownership: Ownership<C>,
+    tiers: Tiers,
 }
 
 /// Which times a deduper runs on.
@@ -146,6 +163,18 @@ impl Deduper {
     /// under a microsecond, or some ten to empty or shrink (13 measured, at
     /// 10,000 keys).
     pub fn maintain(&self, budget: Duration) -> bool {
+        self.maintain_memory(budget)
+    }
+
+    fn check_coming(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, CheckError> {
+        let verdict = self.shards.check(coming, at);
+        verdict.map_err(|refusal| self.check_error(refusal))
+    }
+}
+
+impl<C, P> Deduper<C, P> {
+    /// See [`Deduper::maintain`].
+    fn maintain_memory(&self, budget: Duration) -> bool {
         self.follow_clock();
         let start = Instant::now();
         for _ in 0..self.shards.len() {
@@ -168,9 +197,8 @@ impl Deduper {
     /// A reading of the counters and sizes. Locks each shard once.
     pub fn stats(&self) -> Stats {
         self.follow_clock();
-        let tallies = (0..self.shards.len()).map(|index| self.shards.tally(index));
-        let total = tallies.fold(Tally::default(), Tally::plus);
-        Stats {
+        let total = total(&self.shards);
+        let stats = Stats {
             uniques: total.uniques,
             duplicates: total.duplicates + self.shards.recognised(),
             late: total.late,
@@ -182,13 +210,13 @@ impl Deduper {
             shards: self.shards.len(),
             false_duplicate_rate: self.false_duplicate_rate(total),
             effective_window: self.rules().effective_window(self.window),
-            filter: self.filter_stats(total),
+            filter: filter_stats(&self.shards, total),
+            confirmer: None,
+        };
+        match &self.behind {
+            Some(behind) => self.with_confirmer(stats, &behind.tiers),
+            None => stats,
         }
-    }
-
-    fn check_coming(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, CheckError> {
-        let verdict = self.shards.check(coming, at);
-        verdict.map_err(|refusal| self.check_error(refusal))
     }
 
     fn check_error(&self, refusal: Refusal) -> CheckError {
@@ -250,19 +278,24 @@ impl Deduper {
             Mode::Filter { .. } => total.filter_rate / shards,
         }
     }
-
-    fn filter_stats(&self, total: Tally) -> Option<FilterStats> {
-        let layers = self.shards.filter_layers()?;
-        let bits = layers.bytes() as f64 * 8.0;
-        Some(FilterStats {
-            layers: total.filter_layers,
-            lines: layers.lines(),
-            bits_per_key: if total.live_keys == 0 { 0.0 } else { bits / total.live_keys as f64 },
-        })
-    }
 }
 
-impl fmt::Debug for Deduper {
+/// What the counters of all shards say.
+fn total(shards: &Shards) -> Tally {
+    (0..shards.len()).map(|index| shards.tally(index)).fold(Tally::default(), Tally::plus)
+}
+
+fn filter_stats(shards: &Shards, total: Tally) -> Option<FilterStats> {
+    let layers = shards.filter_layers()?;
+    let bits = layers.bytes() as f64 * 8.0;
+    Some(FilterStats {
+        layers: total.filter_layers,
+        lines: layers.lines(),
+        bits_per_key: if total.live_keys == 0 { 0.0 } else { bits / total.live_keys as f64 },
+    })
+}
+
+impl<C, P> fmt::Debug for Deduper<C, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deduper")
             .field("window", &self.window)

@@ -144,7 +144,7 @@ impl Deduper {
         if !self.is_worth_threads(keys.len()) {
             return self.check_batch(keys, verdicts);
         }
-        self.read_clock().map_err(|error| stopped(0, error))?;
+        self.read_clock().map_err(|error| stopped((0, error)))?;
         self.check_at_once(keys, verdicts, |_| None)
     }
 
@@ -158,7 +158,7 @@ impl Deduper {
         if !self.is_worth_threads(keys.len()) {
             return self.check_batch_at(keys, times, verdicts).map(|()| keys.len());
         }
-        let steady = self.steady(times).map_err(|error| stopped(0, error))?;
+        let steady = self.steady(times).map_err(|error| stopped((0, error)))?;
         if steady >= LEAST_KEYS {
             self.check_steady(&keys[..steady], &times[..steady], &mut verdicts[..steady])?;
             return Ok(steady);
@@ -267,7 +267,7 @@ impl Deduper {
                     Ok((at, Present::new(self.rules(), at)))
                 })
             });
-        let failure = checked.err().and_then(|error| {
+        let failure = checked.map_err(stopped).err().and_then(|error| {
             verdicts.truncate(error.completed);
             let failed = dealt.part(part).nth(error.completed)?;
             Some(Failure { index: failed.index, error })

@@ -227,13 +227,15 @@ impl Filter {
         self.layers.layout.insert(block, probe, generation);
     }
 
-    /// Records a key that was found, in a live bucket, whether that has room or
-    /// not: the rate suffers.
-    pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) {
+    /// Records a key in a live bucket, whether that has room or not: the rate
+    /// suffers. False iff there is not a single layer.
+    pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) -> bool {
         let generation = self.generation(at);
-        if !self.slices.is_empty() {
+        let has_layer = !self.slices.is_empty();
+        if has_layer {
             self.insert_in_newest(probe, at, generation);
         }
+        has_layer
     }
 
     /// Moves on to a later newest bucket, or a later lowest one.

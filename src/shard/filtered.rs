@@ -67,6 +67,34 @@ impl State {
         self.find_filtered(rules, &probe, at).is_some()
     }
 
+    /// As `contains_filtered`, with the bucket.
+    pub(super) fn recall_filtered(
+        &mut self,
+        rules: &Rules,
+        hash: KeyHash,
+        at: Bucket,
+    ) -> Option<Bucket> {
+        let probe = self.filter().probe(hash);
+        self.find_filtered(rules, &probe, at)
+    }
+
+    /// Keeps a key in the bucket of `moment`, beyond the filter's rate if there
+    /// is no more memory: a confirmer that is asked too often is no harm.
+    pub(super) fn remember_filtered(
+        &mut self,
+        hash: KeyHash,
+        moment: Moment,
+    ) -> Result<(), Refusal> {
+        if moment.at < self.low {
+            return Ok(());
+        }
+        let probe = self.filter().probe(hash);
+        let has_room = self.filter().insert(&probe, moment.at).is_ok()
+            || self.filter().insert_beyond_room(&probe, moment.at);
+        self.counts.add(moment.at);
+        if has_room { Ok(()) } else { Err(Refusal::OutOfMemory) }
+    }
+
     /// A bucket that makes a check at `at` a duplicate: the latest, where that
     /// matters.
     #[inline]

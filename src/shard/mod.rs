@@ -16,6 +16,7 @@ mod counts;
 mod filtered;
 mod head;
 mod pace;
+mod recall;
 mod room;
 mod rules;
 mod state;
@@ -79,12 +80,16 @@ pub(crate) struct Coming<'a> {
     key: &'a [u8],
 }
 
-impl Coming<'_> {
+impl<'a> Coming<'a> {
     pub(crate) const NONE: Self =
         Self { hash: KeyHash::new(0), shard: 0, page: None, layout: Layout::NONE, key: &[] };
 
     pub(crate) const fn hash(&self) -> KeyHash {
         self.hash
+    }
+
+    pub(crate) const fn key(&self) -> &'a [u8] {
+        self.key
     }
 
     #[inline]

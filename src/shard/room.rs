@@ -38,7 +38,7 @@ impl State {
         match rules.on_full() {
             None => Err(Refusal::OutOfMemory),
             Some(OnFull::Reject) => Err(Refusal::Full),
-            Some(OnFull::EvictOldest) => self.evict_oldest(rules, moment, thin_out),
+            Some(OnFull::EvictOldest | OnFull::Spill) => self.evict_oldest(rules, moment, thin_out),
         }
     }
 

@@ -111,6 +111,10 @@ impl Rules {
         }
     }
 
+    pub(crate) const fn is_event_time(&self) -> bool {
+        self.is_event_time
+    }
+
     pub(crate) fn on_full(&self) -> Option<OnFull> {
         self.limit.map(|limit| limit.on_full)
     }

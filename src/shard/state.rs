@@ -73,6 +73,11 @@ impl Moment {
         Self { watermark, at }
     }
 
+    /// The same reading of the watermark for something that took place at `at`.
+    pub(super) const fn moved_to(self, at: Bucket) -> Self {
+        Self { at, ..self }
+    }
+
     pub(super) const fn is_late(self) -> bool {
         self.at.0 < self.watermark.0
     }
@@ -283,7 +288,7 @@ impl State {
 
     /// Where the key is, or else where it can be put if the table has room.
     #[inline]
-    fn find(
+    pub(super) fn find(
         &self,
         rules: &Rules,
         want: Slot,
@@ -313,7 +318,7 @@ impl State {
 
     /// Moves a key up to a later bucket.
     #[inline]
-    fn move_up(&mut self, place: Place, slot: Slot, from: Bucket, to: Bucket) {
+    pub(super) fn move_up(&mut self, place: Place, slot: Slot, from: Bucket, to: Bucket) {
         self.table.replace(place, slot.tagged(self.ages.tag(to)), self.ages);
         self.counts.remove(from);
         self.counts.add(to);
@@ -324,7 +329,7 @@ impl State {
 
     /// Records a key that is not in the window.
     #[inline]
-    fn record(
+    pub(super) fn record(
         &mut self,
         rules: &Rules,
         want: Slot,
@@ -383,7 +388,7 @@ impl State {
             // Giving up keys would not help: the check would never end.
             (NoRoom::System, _) | (_, None) => Refusal::OutOfMemory,
             (NoRoom::Budget, Some(OnFull::Reject)) => Refusal::Full,
-            (NoRoom::Budget, Some(OnFull::EvictOldest)) => Refusal::Short,
+            (NoRoom::Budget, Some(OnFull::EvictOldest | OnFull::Spill)) => Refusal::Short,
         })
     }
 

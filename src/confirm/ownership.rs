@@ -1,0 +1,60 @@
+//! Who else writes to a store.
+
+use super::OwnedStore;
+use std::fmt;
+
+/// Who else writes to a confirmer's store, and so what this process may
+/// conclude from what it remembers itself.
+///
+/// It is given where the confirmer is:
+/// [`Builder::confirm`](crate::Builder::confirm).
+pub struct Ownership<C> {
+    owned: Option<fn(&C) -> &dyn OwnedStore>,
+}
+
+#[expect(non_upper_case_globals, reason = "they stand for the variants of an enum")]
+impl<C> Ownership<C> {
+    /// Other processes write to it, too: a key is new only when the store says
+    /// so. Memory spares the store the duplicates of keys that were new here.
+    ///
+    /// Keys that were new elsewhere are asked about each time: were they
+    /// remembered, and then forgotten by whoever failed to process them, this
+    /// process would go on to suppress their retries.
+    pub const Shared: Self = Self { owned: None };
+}
+
+#[expect(non_upper_case_globals, reason = "they stand for the variants of an enum")]
+impl<C: OwnedStore> Ownership<C> {
+    /// This process alone: what it remembers is the whole truth, and a key that
+    /// it does not know is new without the store being asked.
+    pub const Exclusive: Self = Self { owned: Some(|confirmer| confirmer) };
+}
+
+impl<C> Ownership<C> {
+    /// The store, if this process is its owner.
+    pub(crate) fn owned(self, confirmer: &C) -> Option<&dyn OwnedStore> {
+        self.owned.map(|as_owned| as_owned(confirmer))
+    }
+
+    pub(crate) const fn is_exclusive(self) -> bool {
+        self.owned.is_some()
+    }
+}
+
+impl<C> Clone for Ownership<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Ownership<C> {}
+
+impl<C> fmt::Debug for Ownership<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_exclusive() { "Exclusive" } else { "Shared" })
+    }
+}
+
+/// Stands for no confirmer: memory is all that a deduper has.
+#[derive(Clone, Copy, Debug)]
+pub enum NoConfirmer {}

@@ -1,0 +1,212 @@
+//! The tiers of one deduper: memory in front, a confirmer behind.
+//!
+//! The *table* recalls keys that were recorded not long ago. Where this process
+//! is the only owner of the store and the table is too small for the window, a
+//! *filter* over all of it tells new keys from those that the store has to be
+//! asked about. While the store is asked about a key, the key is *pending*
+//! (`pending`): other checks of it wait. A batch's way through all this is a
+//! *round* (`round`); who carries its questions to the store, blocking or not,
+//! is `dedup`'s.
+//!
+//! # Invariants
+//!
+//! - Memory remembers a key only after the store has recorded it, or the outage
+//!   policy has let it through: so whatever the table gives up, the store knows.
+//! - An outcome is remembered before its key is let go of.
+//! - Nobody waits for a key while he holds another.
+
+mod pending;
+mod round;
+
+pub(crate) use round::{Check, Next, Replies, Round};
+
+use crate::confirm::{Answer, AnsweredBy, Rule, Token};
+use crate::hash::KeyHash;
+use crate::shard::Shards;
+use crate::stats::StripedCounter;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::time::Bucket;
+use crate::verdict::Verdict;
+use event_listener::EventListener;
+use pending::{Claim, Lost, Pending};
+
+/// What stands between a deduper's table and its confirmer.
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    rule: Rule,
+    is_exclusive: bool,
+    /// Knows all keys of the window, where the table may not.
+    filter: Option<Shards>,
+    pending: Pending,
+    next_token: AtomicU64,
+    /// False once memory could not remember a key that the store has.
+    is_whole: AtomicBool,
+    pub(crate) counts: Counts,
+}
+
+/// What the tiers count.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) uniques: StripedCounter,
+    pub(crate) unconfirmed: StripedCounter,
+    pub(crate) duplicates: StripedCounter,
+    pub(crate) late: StripedCounter,
+    pub(crate) asked: StripedCounter,
+    pub(crate) asked_in_vain: StripedCounter,
+    pub(crate) recorded: StripedCounter,
+}
+
+/// A key that nobody asks about while this is held.
+pub(crate) struct Hold<'a> {
+    tiers: &'a Tiers,
+    hash: KeyHash,
+    lost: Option<Lost>,
+}
+
+impl Hold<'_> {
+    /// Ends it, the key having been forgotten: no earlier sighting counts.
+    pub(crate) fn forget(mut self) {
+        self.lost = None;
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.tiers.pending.release(self.hash, self.lost);
+    }
+}
+
+/// Why a store is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To judge the key: memory cannot.
+    Judge,
+    /// To record a key that is surely new.
+    Record,
+    /// To move a duplicate up in a sliding window.
+    Refresh,
+}
+
+impl Purpose {
+    /// Has the store a question to answer, or only something to write?
+    const fn is_question(self) -> bool {
+        matches!(self, Self::Judge)
+    }
+
+    const fn verdict(self, answer: Answer, by: AnsweredBy) -> Verdict {
+        match (self, answer, by) {
+            (Self::Refresh, ..) | (_, Answer::Seen(_), _) => Verdict::Duplicate,
+            (_, Answer::New, AnsweredBy::Primary) => Verdict::Unique,
+            (_, Answer::New, _) => Verdict::Unconfirmed,
+        }
+    }
+}
+
+impl Tiers {
+    /// In front of a store with a window's rule; `first_token` is random.
+    pub(crate) fn new(
+        rule: Rule,
+        is_exclusive: bool,
+        filter: Option<Shards>,
+        first_token: u64,
+    ) -> Self {
+        Self {
+            rule,
+            is_exclusive,
+            filter,
+            pending: Pending::new(),
+            next_token: AtomicU64::new(first_token),
+            is_whole: AtomicBool::new(true),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) const fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    pub(crate) const fn filter(&self) -> Option<&Shards> {
+        self.filter.as_ref()
+    }
+
+    /// Does memory still know all keys that the store has?
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed)
+    }
+
+    /// What the store must be called for to judge a key; `None`: it is a
+    /// duplicate, and that is all.
+    fn purpose(&self, table: &Shards, hash: KeyHash, key: &[u8], at: Bucket) -> Option<Purpose> {
+        match table.recall(hash, key, at) {
+            Some(bucket) if !self.rule.is_sliding() || bucket >= at => None,
+            Some(_) if self.is_exclusive => Some(Purpose::Refresh),
+            None if self.is_surely_new(hash, key, at) => Some(Purpose::Record),
+            _ => Some(Purpose::Judge),
+        }
+    }
+
+    /// Is a key new that the table does not recall?
+    fn is_surely_new(&self, hash: KeyHash, key: &[u8], at: Bucket) -> bool {
+        self.is_exclusive
+            && self.is_whole()
+            && self.filter.as_ref().is_none_or(|filter| filter.recall(hash, key, at).is_none())
+    }
+
+    /// Remembers a key that the store has in `bucket`.
+    pub(crate) fn remember(&self, table: &Shards, hash: KeyHash, key: &[u8], bucket: Bucket) {
+        let mut is_whole = table.remember(hash, key, bucket).is_ok();
+        if let Some(filter) = &self.filter {
+            filter.keep_up_with(table);
+            let is_known = filter.recall(hash, key, bucket) >= Some(bucket);
+            is_whole = is_known || filter.remember(hash, key, bucket).is_ok();
+        }
+        if !is_whole && self.is_exclusive {
+            self.is_whole.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes over what the store said of a key in a check at `at`.
+    fn take_over(&self, table: &Shards, hash: KeyHash, key: &[u8], at: Bucket, answer: Answer) {
+        match answer {
+            Answer::New => self.remember(table, hash, key, at),
+            Answer::Seen(bucket) if self.is_exclusive => self.remember(table, hash, key, bucket),
+            // Another's key: see `Ownership::Shared`. One's own is moved up.
+            Answer::Seen(bucket) => {
+                if table.recall(hash, key, at).is_some() {
+                    self.remember(table, hash, key, bucket.min(at));
+                }
+            }
+        }
+    }
+
+    fn count(&self, purpose: Purpose, verdict: Verdict) {
+        let counts = &self.counts;
+        match verdict {
+            Verdict::Unique => counts.uniques.add(1),
+            Verdict::Unconfirmed => counts.unconfirmed.add(1),
+            Verdict::Duplicate => counts.duplicates.add(1),
+            Verdict::Late => counts.late.add(1),
+        }
+        if !purpose.is_question() {
+            counts.recorded.add(1);
+        } else {
+            counts.asked.add(1);
+            if verdict != Verdict::Duplicate {
+                counts.asked_in_vain.add(1);
+            }
+        }
+    }
+
+    /// Makes a key the caller's, so that nobody asks about it meanwhile; or what
+    /// to wait for before trying again.
+    pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
+        match self.pending.claim(hash, || Some(())) {
+            Claim::Granted((), lost) => Ok(Hold { tiers: self, hash, lost }),
+            _ => Err(self.pending.listen(hash)),
+        }
+    }
+
+    fn draw_token(&self) -> Token {
+        Token::new(self.next_token.fetch_add(1, Ordering::Relaxed))
+    }
+}
