@@ -64,13 +64,20 @@ pub mod conformance;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+mod inline;
 mod memory;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the tiers in front of a confirmer"))]
+mod outage;
+#[cfg_attr(not(any(test, feature = "embedded")), expect(dead_code, reason = "as above"))]
+mod panics;
 mod rule;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
+pub use inline::Inline;
 pub use memory::MemoryConfirmer;
+pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 
 pub use crate::time::Bucket;
@@ -227,3 +234,28 @@ macro_rules! behind_a_pointer {
 }
 
 behind_a_pointer!(&C, Arc<C>, Box<C>);
+
+/// So is an asynchronous one.
+macro_rules! async_behind_a_pointer {
+    ($($pointer:ty),+) => {$(
+        impl<C: AsyncConfirmer> AsyncConfirmer for $pointer {
+            fn confirm(
+                &self,
+                sightings: &[Sighting<'_>],
+                rule: Rule,
+            ) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send {
+                (**self).confirm(sightings, rule)
+            }
+
+            fn forget(&self, keys: &[&[u8]]) -> impl Future<Output = Result<(), StoreError>> + Send {
+                (**self).forget(keys)
+            }
+
+            fn expire(&self, before: Bucket) -> impl Future<Output = Result<(), StoreError>> + Send {
+                (**self).expire(before)
+            }
+        }
+    )+};
+}
+
+async_behind_a_pointer!(&C, Arc<C>);
