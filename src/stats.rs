@@ -1,5 +1,6 @@
 //! What an operator can see of a deduper.
 
+use crate::confirm::OutageStats;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub struct ConfirmerStats {
     /// False once memory had no room at all for something that the store knows:
     /// since then it is asked about every key that the table does not recall.
     pub memory_is_whole: bool,
+    /// When it failed, and what became of checks then.
+    pub outages: OutageStats,
 }
 
 /// What an operator can see of a filter. Its rate at the present fill is

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership, Reject, Rule, Sighting,
+    Answer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership, Reject, Rule, Sighting,
     StoreError, StoreErrorKind,
 };
 use hapax::{
@@ -109,7 +109,7 @@ impl Rig {
     fn new(window: Window, mode: Mode, lateness: Option<Duration>, is_exclusive: bool) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let store = Arc::new(Store::default());
-        let builder = Deduper::builder(window).mode(Mode::verified()).clock(Arc::clone(&clock));
+        let builder = Deduper::builder(window).capacity(1_000).mode(Mode::verified()).clock(Arc::clone(&clock));
         let builder = match lateness {
             Some(lateness) => builder.event_time(lateness),
             None => builder,
@@ -174,11 +174,12 @@ fn open(
     store: &Arc<Store>,
 ) -> Tiered {
     let ownership = if is_exclusive { Ownership::Exclusive } else { Ownership::Shared };
-    let builder = Deduper::builder(window)
+    let builder = Deduper::builder(window).capacity(1_000)
         .mode(mode)
         .clock(Arc::clone(clock))
         .memory_limit(16 << 20, OnFull::Spill)
-        .confirm(Arc::clone(store), ownership, Reject);
+        .confirm(Arc::clone(store), ownership, Reject)
+        .breaker(Breaker::new().failures(u32::MAX));
     let builder = match lateness {
         Some(lateness) => builder.event_time(lateness),
         None => builder,

@@ -25,6 +25,9 @@ pub enum StoreErrorKind {
     Refused,
     /// Writing failed for good, and nothing shows what of it lasts.
     Broken,
+    /// The confirmer itself is wrong: it panicked, or gave an answer that cannot
+    /// be. The keys may have been recorded.
+    Faulty,
 }
 
 impl fmt::Display for StoreErrorKind {
@@ -46,6 +49,7 @@ impl fmt::Display for StoreErrorKind {
                 "the store failed to write and can no longer be trusted: open it again, which \
                  checks what it holds"
             }
+            Self::Faulty => "the confirmer is at fault: repair in it what its cause names",
         })
     }
 }
@@ -81,8 +85,8 @@ impl StoreError {
     /// False iff it is certain that the request changed nothing. Otherwise only
     /// asking again with the same tokens can tell.
     pub const fn may_have_recorded(&self) -> bool {
-        use StoreErrorKind::{Broken, Corrupt, Timeout, Uncertain};
-        matches!(self.kind, Timeout | Uncertain | Corrupt | Broken)
+        use StoreErrorKind::{Broken, Corrupt, Faulty, Timeout, Uncertain};
+        matches!(self.kind, Timeout | Uncertain | Corrupt | Broken | Faulty)
     }
 }
 
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn what_may_be_asked_again_and_what_may_have_happened() {
         use StoreErrorKind::{
-            Broken, Corrupt, Fenced, Full, Refused, Timeout, Unavailable, Uncertain,
+            Broken, Corrupt, Faulty, Fenced, Full, Refused, Timeout, Unavailable, Uncertain,
         };
         let error = |kind| StoreError::new(kind, "cause");
         for kind in [Timeout, Uncertain] {
@@ -133,7 +137,7 @@ mod tests {
         for kind in [Fenced, Full, Refused] {
             assert!(!error(kind).is_retryable() && !error(kind).may_have_recorded(), "{kind:?}");
         }
-        for kind in [Broken, Corrupt] {
+        for kind in [Broken, Corrupt, Faulty] {
             assert!(!error(kind).is_retryable() && error(kind).may_have_recorded(), "{kind:?}");
         }
     }

@@ -64,21 +64,23 @@ pub mod conformance;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+mod inline;
 mod memory;
 mod outage;
 mod ownership;
+mod panics;
 mod rule;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
+pub use inline::Inline;
 pub use memory::MemoryConfirmer;
-pub use outage::{AnsweredBy, Reject};
+pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
 pub use ownership::{NoConfirmer, Ownership};
-
-pub(crate) use outage::{Confirmed, Guard};
-
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
+
+pub(crate) use outage::{AnsweredBy, Confirmed, Guard};
 
 pub use crate::time::Bucket;
 use std::future::Future;
@@ -234,3 +236,28 @@ macro_rules! behind_a_pointer {
 }
 
 behind_a_pointer!(&C, Arc<C>, Box<C>);
+
+/// So is an asynchronous one.
+macro_rules! async_behind_a_pointer {
+    ($($pointer:ty),+) => {$(
+        impl<C: AsyncConfirmer> AsyncConfirmer for $pointer {
+            fn confirm(
+                &self,
+                sightings: &[Sighting<'_>],
+                rule: Rule,
+            ) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send {
+                (**self).confirm(sightings, rule)
+            }
+
+            fn forget(&self, keys: &[&[u8]]) -> impl Future<Output = Result<(), StoreError>> + Send {
+                (**self).forget(keys)
+            }
+
+            fn expire(&self, before: Bucket) -> impl Future<Output = Result<(), StoreError>> + Send {
+                (**self).expire(before)
+            }
+        }
+    )+};
+}
+
+async_behind_a_pointer!(&C, Arc<C>);

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, ConfigProblem};
 use super::{Behind, Deduper, Domain};
-use crate::confirm::{Guard, NoConfirmer, Ownership, Reject, Rule};
+use crate::confirm::{Breaker, Guard, NoConfirmer, Outage, Ownership, Reject, Rule};
 use crate::hash::{KeyHash, KeyHasher};
 use crate::memory::{Budget, MemoryLimit, OnFull};
 use crate::mode::Mode;
@@ -64,8 +64,10 @@ pub struct Builder<C = NoConfirmer, P = Reject> {
 
 /// The confirmer to come.
 struct Slow<C, P> {
-    guard: Guard<C, P>,
+    confirmer: C,
     ownership: Ownership<C>,
+    outage: P,
+    breaker: Breaker,
 }
 
 /// What was asked for of the engine itself.
@@ -110,12 +112,12 @@ impl Builder {
     /// [`Fallback`](crate::confirm::Fallback). None of them is right for
     /// everybody, so there is no default.
     pub fn confirm<C, P>(self, confirmer: C, ownership: Ownership<C>, outage: P) -> Builder<C, P> {
-        let guard = Guard::new(confirmer, outage);
-        Builder { settings: self.settings, slow: Some(Slow { guard, ownership }) }
+        let slow = Slow { confirmer, ownership, outage, breaker: Breaker::new() };
+        Builder { settings: self.settings, slow: Some(slow) }
     }
 }
 
-impl<C, P> Builder<C, P> {
+impl<C, P: Outage> Builder<C, P> {
     /// How many live keys are expected. A hint that sets the number of shards:
     /// they grow past it, and nothing is allocated ahead. 8 million unless
     /// told; give a small one to a deduper that holds few keys.
@@ -184,6 +186,15 @@ impl<C, P> Builder<C, P> {
         self
     }
 
+    /// When a confirmer that fails is left alone for a while; [`Breaker::new`]
+    /// unless told. Without a confirmer it does nothing.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        if let Some(slow) = &mut self.slow {
+            slow.breaker = breaker;
+        }
+        self
+    }
+
     /// With an exclusively owned confirmer and a memory limit: the share of new
     /// keys for which the confirmer is asked in vain, 1e-9 to 0.5; 0.01 unless
     /// told. Lower rates take more of the limit from the table.
@@ -233,7 +244,7 @@ impl Settings {
     }
 
     /// Puts a deduper of a valid configuration together.
-    fn assemble<C, P>(
+    fn assemble<C, P: Outage>(
         self,
         hasher: KeyHasher,
         slow: Option<Slow<C, P>>,
@@ -246,11 +257,12 @@ impl Settings {
             ..limit
         });
         let (shards, budget) = self.build_shards(self.mode, limit)?;
-        let behind = slow.map(|slow| self.behind(slow, filter)).transpose()?;
+        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let behind = slow.map(|slow| self.behind(slow, filter, &clock)).transpose()?;
         Ok(Deduper {
             shards,
             hasher,
-            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
+            clock,
             window: self.window,
             budget,
             domain: match self.lateness {
@@ -283,18 +295,20 @@ impl Settings {
     }
 
     /// What stands behind the table: the confirmer, and what memory knows of it.
-    fn behind<C, P>(
+    fn behind<C, P: Outage>(
         &self,
         slow: Slow<C, P>,
         filter: Option<Shards>,
+        clock: &Arc<dyn Clock>,
     ) -> Result<Box<Behind<C, P>>, ConfigProblem> {
-        let Slow { guard, ownership } = slow;
+        let Slow { confirmer, ownership, outage, breaker } = slow;
         let mut rule = Rule::of(&self.window);
         if let (None, Some(lifetime)) = (self.lateness, self.record_lifetime()) {
             rule = rule.lifetime(lifetime);
         }
         let first_token = u64::from_le_bytes(random_bytes()?);
         let tiers = Tiers::new(rule, ownership.is_exclusive(), filter, first_token);
+        let guard = Guard::new(confirmer, outage, breaker, Arc::clone(clock));
         Ok(Box::new(Behind { guard, ownership, tiers }))
     }
 

@@ -5,11 +5,11 @@
 
 use super::batch::{KEYS_PER_READING, Stop, same_length, stopped};
 use super::{BatchError, Behind, CheckError, Deduper, filter_stats, total};
-use crate::confirm::{Confirmed, Confirmer, Reject, StoreError};
+use crate::confirm::{Confirmer, Guard, Health, Outage, Sighting, StoreError};
 use crate::filter::Layers;
 use crate::shard::{Coming, Present, Shards, all, ones};
 use crate::stats::{ConfirmerStats, Stats};
-use crate::tier::{Check, Next, Replies, Round, Tiers};
+use crate::tier::{Check, Next, Replies, Round, Unheard};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 use event_listener::Listener as _;
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// the price of a call or a commit, few enough that their verdicts are soon there.
 const KEYS_PER_QUESTION: usize = 1_024;
 
-impl<C: Confirmer> Deduper<C, Reject> {
+impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// Checks a key at the present time, and records it if it was not known.
     ///
     /// Costs what it costs without a confirmer where memory can judge the key,
@@ -120,14 +120,9 @@ impl<C: Confirmer> Deduper<C, Reject> {
     fn ask(&self, round: &Round<'_>) -> Replies {
         let Behind { guard, tiers, ownership } = self.behind();
         let (questions, recordings) = (round.questions(), round.recordings());
-        let judged = match questions.as_slice() {
-            [] => Ok(Confirmed::default()),
-            questions => guard.confirm(questions, tiers.rule()),
-        };
-        let recorded = match (recordings.as_slice(), ownership.owned(guard.primary())) {
-            (recordings @ [_, ..], Some(owned)) => guard.record(owned, recordings, tiers.rule()),
-            _ => Ok(Confirmed::default()),
-        };
+        let judged = (!questions.is_empty()).then(|| guard.confirm(&questions, tiers.rule()));
+        let owned = ownership.owned(guard.primary()).filter(|_| !recordings.is_empty());
+        let recorded = owned.map(|owned| guard.record(owned, &recordings, tiers.rule()));
         Replies { judged, recorded }
     }
 
@@ -151,7 +146,7 @@ impl<C: Confirmer> Deduper<C, Reject> {
         };
         behind.guard.forget(&[key])?;
         self.shards.forget(hash, key);
-        hold.forget();
+        drop(hold);
         Ok(())
     }
 
@@ -170,13 +165,14 @@ impl<C: Confirmer> Deduper<C, Reject> {
     }
 }
 
-impl<C, P> Deduper<C, P> {
+impl<C, P: Outage> Deduper<C, P> {
     fn behind(&self) -> &Behind<C, P> {
         self.behind.as_ref().expect("a confirmer was given")
     }
 
     fn round(&self) -> Round<'_> {
-        Round::new(&self.behind().tiers, &self.shards)
+        let Behind { guard, tiers, .. } = self.behind();
+        Round::new(tiers, &self.shards, guard)
     }
 
     /// Fills memory with what an owned store holds. Keys of times ahead move the
@@ -296,6 +292,11 @@ impl<C, P> Deduper<C, P> {
         round.begin(Check { index, hash: coming.hash(), key: coming.key(), at })
     }
 
+    /// How the confirmer is doing, for readiness probes.
+    pub fn health(&self) -> Health {
+        self.behind.as_ref().map_or(Health::Serving, |behind| behind.guard.health())
+    }
+
     /// Maintenance of memory alone.
     fn maintain_tiers(&self, budget: Duration) -> bool {
         let is_done = self.maintain_memory(budget);
@@ -313,7 +314,8 @@ impl<C, P> Deduper<C, P> {
     }
 
     /// The counters with the confirmer's part.
-    pub(super) fn with_confirmer(&self, stats: Stats, tiers: &Tiers) -> Stats {
+    pub(super) fn with_confirmer(&self, stats: Stats, behind: &Behind<C, P>) -> Stats {
+        let tiers = &behind.tiers;
         let counts = &tiers.counts;
         let filter = tiers.filter().map(|filter| (filter, total(filter)));
         let filter_bytes = tiers.filter().and_then(Shards::filter_layers).map_or(0, Layers::bytes);
@@ -334,9 +336,16 @@ impl<C, P> Deduper<C, P> {
                 spilled: stats.evicted,
                 filter_rate: filter.map(|(filter, total)| total.filter_rate / filter.len() as f64),
                 memory_is_whole: tiers.is_whole(),
+                outages: behind.guard.stats(),
             }),
             ..stats
         }
+    }
+}
+
+impl<C, P: Outage> Unheard for Guard<C, P> {
+    fn unheard(&self, sighting: Sighting<'_>) {
+        Self::unheard(self, std::iter::once(sighting));
     }
 }
 

@@ -12,7 +12,7 @@ mod parallel;
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
 
-use crate::confirm::{Guard, NoConfirmer, Ownership, Reject};
+use crate::confirm::{Guard, NoConfirmer, Outage, Ownership, Reject};
 use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
@@ -56,7 +56,6 @@ pub struct Deduper<C = NoConfirmer, P = Reject> {
 }
 
 /// What stands behind a deduper's table.
-#[derive(Debug)]
 struct Behind<C, P> {
     guard: Guard<C, P>,
     ownership: Ownership<C>,
@@ -194,31 +193,6 @@ impl<C, P> Deduper<C, P> {
         is_done
     }
 
-    /// A reading of the counters and sizes. Locks each shard once.
-    pub fn stats(&self) -> Stats {
-        self.follow_clock();
-        let total = total(&self.shards);
-        let stats = Stats {
-            uniques: total.uniques,
-            duplicates: total.duplicates + self.shards.recognised(),
-            late: total.late,
-            rejected: total.rejected,
-            evicted: total.evicted,
-            live_keys: total.live_keys,
-            memory_bytes: self.budget.used_bytes(),
-            memory_limit_bytes: self.limit_bytes,
-            shards: self.shards.len(),
-            false_duplicate_rate: self.false_duplicate_rate(total),
-            effective_window: self.rules().effective_window(self.window),
-            filter: filter_stats(&self.shards, total),
-            confirmer: None,
-        };
-        match &self.behind {
-            Some(behind) => self.with_confirmer(stats, &behind.tiers),
-            None => stats,
-        }
-    }
-
     fn check_error(&self, refusal: Refusal) -> CheckError {
         match (refusal, self.limit_bytes) {
             (Refusal::Full, Some(limit_bytes)) => CheckError::Full { limit_bytes },
@@ -276,6 +250,33 @@ impl<C, P> Deduper<C, P> {
             Mode::Verified => 0.0,
             Mode::Fingerprint => total.live_keys as f64 / shards / (1_u64 << 56) as f64,
             Mode::Filter { .. } => total.filter_rate / shards,
+        }
+    }
+}
+
+impl<C, P: Outage> Deduper<C, P> {
+    /// A reading of the counters and sizes. Locks each shard once.
+    pub fn stats(&self) -> Stats {
+        self.follow_clock();
+        let total = total(&self.shards);
+        let stats = Stats {
+            uniques: total.uniques,
+            duplicates: total.duplicates + self.shards.recognised(),
+            late: total.late,
+            rejected: total.rejected,
+            evicted: total.evicted,
+            live_keys: total.live_keys,
+            memory_bytes: self.budget.used_bytes(),
+            memory_limit_bytes: self.limit_bytes,
+            shards: self.shards.len(),
+            false_duplicate_rate: self.false_duplicate_rate(total),
+            effective_window: self.rules().effective_window(self.window),
+            filter: filter_stats(&self.shards, total),
+            confirmer: None,
+        };
+        match &self.behind {
+            Some(behind) => self.with_confirmer(stats, behind),
+            None => stats,
         }
     }
 }

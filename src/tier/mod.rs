@@ -18,7 +18,7 @@
 mod pending;
 mod round;
 
-pub(crate) use round::{Check, Next, Replies, Round};
+pub(crate) use round::{Check, Next, Replies, Round, Unheard};
 
 use crate::confirm::{Answer, AnsweredBy, Rule, Token};
 use crate::hash::KeyHash;
@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
-use pending::{Claim, Lost, Pending};
+use pending::{Claim, Pending};
 
 /// What stands between a deduper's table and its confirmer.
 #[derive(Debug)]
@@ -60,19 +60,11 @@ pub(crate) struct Counts {
 pub(crate) struct Hold<'a> {
     tiers: &'a Tiers,
     hash: KeyHash,
-    lost: Option<Lost>,
-}
-
-impl Hold<'_> {
-    /// Ends it, the key having been forgotten: no earlier sighting counts.
-    pub(crate) fn forget(mut self) {
-        self.lost = None;
-    }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.tiers.pending.release(self.hash, self.lost);
+        self.tiers.pending.release(self.hash);
     }
 }
 
@@ -201,7 +193,7 @@ impl Tiers {
     /// to wait for before trying again.
     pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
         match self.pending.claim(hash, || Some(())) {
-            Claim::Granted((), lost) => Ok(Hold { tiers: self, hash, lost }),
+            Claim::Granted(()) => Ok(Hold { tiers: self, hash }),
             _ => Err(self.pending.listen(hash)),
         }
     }

@@ -9,7 +9,7 @@
 //! back what nobody will hear of: no message may be called a duplicate of one
 //! whose verdict was lost.
 
-use super::pending::{Claim, Lost};
+use super::pending::Claim;
 use super::{Purpose, Tiers};
 use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, Token};
 use crate::hash::KeyHash;
@@ -18,11 +18,18 @@ use crate::time::Bucket;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
 
+/// Takes note of sightings that the store may have answered, and of which nobody
+/// will hear: the next ones of their keys are to be asked about in their stead.
+pub(crate) trait Unheard {
+    /// Takes note of one.
+    fn unheard(&self, sighting: Sighting<'_>);
+}
+
 /// A batch on its way.
-#[derive(Debug)]
 pub(crate) struct Round<'a> {
     tiers: &'a Tiers,
     table: &'a Shards,
+    store: &'a dyn Unheard,
     asking: Vec<Asking<'a>>,
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
@@ -45,14 +52,12 @@ struct Asking<'a> {
     check: Check<'a>,
     token: Token,
     purpose: Purpose,
-    /// The earlier sighting whose reply was lost, and that is asked about again.
-    earlier: Option<Lost>,
 }
 
 /// What the store said to a round's questions, and to what it had to write.
 pub(crate) struct Replies {
-    pub(crate) judged: Result<Confirmed, StoreError>,
-    pub(crate) recorded: Result<Confirmed, StoreError>,
+    pub(crate) judged: Option<Result<Confirmed, StoreError>>,
+    pub(crate) recorded: Option<Result<Confirmed, StoreError>>,
 }
 
 /// How a round goes on.
@@ -69,8 +74,8 @@ pub(crate) enum Next {
 pub(crate) type Stop = (usize, StoreError);
 
 impl<'a> Round<'a> {
-    pub(crate) const fn new(tiers: &'a Tiers, table: &'a Shards) -> Self {
-        Self { tiers, table, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
+    pub(crate) const fn new(tiers: &'a Tiers, table: &'a Shards, store: &'a dyn Unheard) -> Self {
+        Self { tiers, table, store, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
     }
 
     /// Begins the check of a key. Its verdict, if memory can give it.
@@ -88,10 +93,8 @@ impl<'a> Round<'a> {
                 return Some(Verdict::Duplicate);
             }
             Claim::Busy => self.put_off.push(check),
-            Claim::Granted(purpose, lost) => {
-                let earlier = lost.filter(|lost| tiers.rule.matches(lost.bucket, at));
-                let token = earlier.map_or_else(|| tiers.draw_token(), |earlier| earlier.token);
-                self.asking.push(Asking { check, token, purpose, earlier });
+            Claim::Granted(purpose) => {
+                self.asking.push(Asking { check, token: tiers.draw_token(), purpose });
             }
         }
         None
@@ -123,42 +126,34 @@ impl<'a> Round<'a> {
         replies: Replies,
         verdicts: &mut [Verdict],
     ) -> Result<(), Stop> {
-        let (mut judged, judging_failed) = answers(replies.judged);
-        let (mut recorded, recording_failed) = answers(replies.recorded);
-        let failed = judging_failed.or(recording_failed);
-        let answered: Vec<_> = self
-            .asking
-            .iter()
-            .map(|asking| {
-                if asking.purpose.is_question() { judged.next() } else { recorded.next() }
-            })
-            .collect();
-        let unanswered = self.asking.iter().zip(&answered).filter(|(_, answer)| answer.is_none());
-        let unanswered = unanswered.map(|(asking, _)| asking.check.index);
-        let end = match &failed {
-            None => usize::MAX,
-            Some(_) => {
-                let put_off = self.put_off.iter().map(|check| check.index);
-                unanswered.chain(put_off).min().unwrap_or(usize::MAX)
-            }
-        };
-        let is_lost = failed.as_ref().is_some_and(StoreError::may_have_recorded);
-        for (asking, answer) in std::mem::take(&mut self.asking).into_iter().zip(answered) {
+        let Replies { judged, recorded } = replies;
+        let (mut judged, mut recorded) = (Answers::of(judged), Answers::of(recorded));
+        let asking = std::mem::take(&mut self.asking);
+        let answered = asking.into_iter().map(|asking| {
+            let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
+            (asking, answers.next())
+        });
+        let answered: Vec<_> = answered.collect();
+        let failed = judged.failed.or(recorded.failed);
+        let end = if failed.is_some() { self.first_unanswered(&answered) } else { usize::MAX };
+        for (asking, answer) in answered {
             match answer {
                 Some((answer, by)) if asking.check.index < end => {
-                    let index = asking.check.index;
-                    verdicts[index] = self.settle_one(asking, answer, by);
+                    verdicts[asking.check.index] = self.settle_one(asking, answer, by);
                 }
-                _ => self.let_go(&asking, is_lost || answer.is_some()),
+                Some(_) => self.take_back(&asking),
+                None => self.tiers.pending.release(asking.check.hash),
             }
         }
-        match failed {
-            None => Ok(()),
-            Some(error) => {
-                self.keep_before(end);
-                Err((end, error))
-            }
-        }
+        failed.map_or(Ok(()), |error| Err((end, error)))
+    }
+
+    /// The first key of the batch that has no answer.
+    fn first_unanswered(&self, answered: &[(Asking<'_>, Option<(Answer, AnsweredBy)>)]) -> usize {
+        let unanswered = answered.iter().filter(|(_, answer)| answer.is_none());
+        let unanswered = unanswered.map(|(asking, _)| asking.check.index);
+        let put_off = self.put_off.iter().map(|check| check.index);
+        unanswered.chain(put_off).min().unwrap_or(usize::MAX)
     }
 
     fn settle_one(&mut self, asking: Asking<'a>, answer: Answer, by: AnsweredBy) -> Verdict {
@@ -166,17 +161,17 @@ impl<'a> Round<'a> {
         let verdict = asking.purpose.verdict(answer, by);
         self.tiers.take_over(self.table, hash, key, at, answer);
         self.tiers.count(asking.purpose, verdict);
-        self.tiers.pending.release(hash, None);
+        self.tiers.pending.release(hash);
         if verdict != Verdict::Duplicate {
             self.won.push(asking);
         }
         verdict
     }
 
-    /// Lets go of a key that gets no verdict.
-    fn let_go(&self, asking: &Asking<'_>, may_be_recorded: bool) {
-        let lost = may_be_recorded.then(|| asking.lost()).or(asking.earlier);
-        self.tiers.pending.release(asking.check.hash, lost);
+    /// Lets go of a key whose verdict nobody will hear.
+    fn take_back(&self, asking: &Asking<'_>) {
+        self.store.unheard(asking.sighting());
+        self.tiers.pending.release(asking.check.hash);
     }
 
     /// How to go on; gives their verdicts to keys that were put off and need
@@ -217,35 +212,38 @@ impl<'a> Asking<'a> {
         let Check { key, at, .. } = self.check;
         Sighting { key, bucket: at, token: self.token }
     }
-
-    /// What to keep of it if nobody hears its verdict.
-    fn lost(&self) -> Lost {
-        let earlier = self.earlier.map(|earlier| earlier.bucket);
-        Lost { token: self.token, bucket: self.check.at.max(earlier.unwrap_or(self.check.at)) }
-    }
 }
 
 impl Drop for Round<'_> {
     fn drop(&mut self) {
-        for asking in &self.asking {
-            self.let_go(asking, true);
-        }
+        self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
-            let Check { hash, key, .. } = won.check;
-            self.tiers.pending.keep(hash, won.lost());
-            self.table.forget(hash, key);
+            self.store.unheard(won.sighting());
+            self.table.forget(won.check.hash, won.check.key);
         }
     }
 }
 
-/// The answers, in order, and why there are none.
-fn answers(
-    replies: Result<Confirmed, StoreError>,
-) -> (impl Iterator<Item = (Answer, AnsweredBy)>, Option<StoreError>) {
-    let (confirmed, failed) = match replies {
-        Ok(confirmed) => (confirmed, None),
-        Err(error) => (Confirmed::default(), Some(error)),
-    };
-    let by = confirmed.by;
-    (confirmed.answers.into_iter().map(move |answer| (answer, by)), failed)
+/// Answers on their way to those who asked.
+struct Answers {
+    answers: std::vec::IntoIter<Answer>,
+    by: AnsweredBy,
+    failed: Option<StoreError>,
+}
+
+impl Answers {
+    fn of(replies: Option<Result<Confirmed, StoreError>>) -> Self {
+        let (confirmed, failed) = match replies {
+            Some(Ok(confirmed)) => (Some(confirmed), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let by = confirmed.as_ref().map_or(AnsweredBy::Nobody, |confirmed| confirmed.by);
+        let answers = confirmed.map_or_else(Vec::new, |confirmed| confirmed.answers);
+        Self { answers: answers.into_iter(), by, failed }
+    }
+
+    fn next(&mut self) -> Option<(Answer, AnsweredBy)> {
+        self.answers.next().map(|answer| (answer, self.by))
+    }
 }

@@ -1,6 +1,6 @@
 //! redb's errors as ours.
 
-use crate::confirm::{StoreError, StoreErrorKind};
+use crate::confirm::{StoreError, StoreErrorKind, panics};
 use redb::StorageError;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,11 +57,6 @@ pub(super) fn guarded<T>(
     kind: StoreErrorKind,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let message = |panic: Box<dyn std::any::Any + Send>| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_else(|| "a panic without a message".to_owned())
-    };
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(StoreError::new(kind, message(panic))))
+        .unwrap_or_else(|panic| Err(StoreError::new(kind, panics::message(&*panic))))
 }

@@ -1,0 +1,328 @@
+//! What calls of one guard share: its circuit, and what it remembers of keys.
+
+use super::breaker::{Breaker, Circuit, Permit};
+use super::journal::{Batch, Entry, Journal, Owed};
+use super::stats::{Health, OutageStats};
+use super::unresolved::Unresolved;
+use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError};
+use crate::time::Clock;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+
+/// The books of a guard, behind a lock that is never held during a call of a
+/// confirmer or of the clock.
+pub(super) struct Books {
+    pages: Mutex<Pages>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Pages {
+    circuit: Circuit,
+    journal: Journal,
+    unresolved: Unresolved,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    failures: u64,
+    admitted: u64,
+    answered_by_fallback: u64,
+    fallback_failures: u64,
+    written_back: u64,
+    let_through_twice: u64,
+    write_backs_refused: u64,
+}
+
+/// How a call goes about the primary.
+pub(super) enum Standing<'books> {
+    /// Ask it.
+    Serving(Asking<'books>),
+    /// Ask it about keys that are not in the journal.
+    Returning(Asking<'books>),
+    /// Leave it alone, for this reason.
+    Degraded(StoreError),
+}
+
+impl Books {
+    pub(super) fn new(breaker: Breaker, journal_limit_bytes: usize, clock: Arc<dyn Clock>) -> Self {
+        let pages = Pages {
+            circuit: Circuit::new(breaker),
+            journal: Journal::new(journal_limit_bytes),
+            unresolved: Unresolved::default(),
+            counts: Counts::default(),
+        };
+        Self { pages: Mutex::new(pages), clock }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock()
+    }
+
+    pub(super) fn standing(&self) -> Standing<'_> {
+        let now = self.clock.now();
+        let mut pages = self.pages();
+        match pages.circuit.permit(now) {
+            Err(error) => Standing::Degraded(error),
+            Ok(permit) => {
+                let asking = Asking { books: self, permit: Some(permit) };
+                if pages.journal.is_empty() {
+                    Standing::Serving(asking)
+                } else {
+                    Standing::Returning(asking)
+                }
+            }
+        }
+    }
+
+    /// The right to ask the primary, unless it is being left alone: no probe.
+    pub(super) fn ask_if_closed(&self) -> Option<Asking<'_>> {
+        let permit = self.pages().circuit.permit_if_closed()?;
+        Some(Asking { books: self, permit: Some(permit) })
+    }
+
+    /// Debts to write, and the right to; `None` if there are none, if somebody
+    /// writes already, or if the primary is left alone.
+    pub(super) fn start_writing(&self) -> Option<(Writing<'_>, Asking<'_>, Batch)> {
+        if self.pages().journal.is_empty() {
+            return None;
+        }
+        let now = self.clock.now();
+        let mut pages = self.pages();
+        let batch = pages.journal.start_writing()?;
+        match pages.circuit.permit(now) {
+            Ok(permit) => {
+                let asking = Asking { books: self, permit: Some(permit) };
+                Some((Writing { books: self }, asking, batch))
+            }
+            Err(_) => {
+                pages.journal.stop_writing();
+                None
+            }
+        }
+    }
+
+    /// The primary has forgotten keys that it owed.
+    pub(super) fn forgotten(&self, entries: &[Entry]) {
+        let mut pages = self.pages();
+        pages.journal.forgotten(entries);
+        pages.counts.written_back += entries.len() as u64;
+    }
+
+    /// The primary has answered for sightings that it was owed.
+    pub(super) fn recorded(&self, entries: &[(Entry, Owed)], answers: &[Answer]) {
+        let mut pages = self.pages();
+        let twice = pages.journal.recorded(entries, answers);
+        pages.counts.written_back += entries.len() as u64;
+        pages.counts.let_through_twice += twice;
+    }
+
+    /// The primary refused what it was owed.
+    pub(super) fn refused(&self, batch: &Batch) {
+        let mut pages = self.pages();
+        pages.journal.refused(batch);
+        pages.counts.write_backs_refused += 1;
+    }
+
+    /// Which of these keys are in the journal.
+    pub(super) fn owed<'key>(&self, keys: impl Iterator<Item = &'key [u8]>) -> Vec<bool> {
+        let pages = self.pages();
+        keys.map(|key| pages.journal.contains(key)).collect()
+    }
+
+    /// Errs unless the journal can take all of these keys.
+    pub(super) fn check_room(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        self.pages().journal.check_room(sightings.iter().map(|sighting| sighting.key))
+    }
+
+    pub(super) fn owe_forgets(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.pages().journal.owe_forgets(keys)
+    }
+
+    /// Takes note of what the fallback alone answered.
+    pub(super) fn answered_by_fallback(
+        &self,
+        sightings: &[Sighting<'_>],
+        answers: &[Answer],
+        rule: Rule,
+    ) -> Result<(), StoreError> {
+        let owed = sightings.iter().zip(answers).filter_map(|(sighting, answer)| match answer {
+            Answer::New => Some((*sighting, true)),
+            Answer::Seen(_) => rule.is_sliding().then_some((*sighting, false)),
+        });
+        let mut pages = self.pages();
+        pages.journal.owe_records(&owed.collect::<Vec<_>>())?;
+        pages.counts.answered_by_fallback += answers.len() as u64;
+        Ok(())
+    }
+
+    /// Takes note of what nobody answered.
+    pub(super) fn admitted(&self, answers: &[Answer]) {
+        let new = answers.iter().filter(|answer| **answer == Answer::New);
+        self.pages().counts.admitted += new.count() as u64;
+    }
+
+    pub(super) fn fallback_failed(&self) {
+        self.pages().counts.fallback_failures += 1;
+    }
+
+    /// Sightings as they are to be asked about: with the tokens of those that
+    /// were lost, for the keys at the indexes that come along.
+    pub(super) fn recall<'key>(
+        &self,
+        sightings: &[Sighting<'key>],
+        rule: Rule,
+    ) -> (Vec<Sighting<'key>>, Vec<usize>) {
+        let mut sightings = sightings.to_vec();
+        let mut recalled = Vec::new();
+        let mut pages = self.pages();
+        if pages.unresolved.keys() > 0 {
+            for (index, sighting) in sightings.iter_mut().enumerate() {
+                if let Some(token) = pages.unresolved.recall(sighting, rule) {
+                    sighting.token = token;
+                    recalled.push(index);
+                }
+            }
+        }
+        (sightings, recalled)
+    }
+
+    /// The outcomes of these sightings were lost.
+    pub(super) fn remember<'s>(&self, sightings: impl Iterator<Item = &'s Sighting<'s>>) {
+        let mut pages = self.pages();
+        sightings.for_each(|sighting| pages.unresolved.remember(sighting));
+    }
+
+    /// These keys are forgotten wherever they may have been recorded.
+    pub(super) fn forget_lost(&self, keys: &[&[u8]]) {
+        self.pages().unresolved.forget(keys);
+    }
+
+    pub(super) fn expire(&self, before: Bucket) {
+        let mut pages = self.pages();
+        pages.journal.expire(before);
+        pages.unresolved.expire(before);
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let pages = self.pages();
+        match (pages.circuit.open(), pages.journal.keys()) {
+            (Some((since, cause)), _) => Health::Degraded { since, cause },
+            (None, 0) => Health::Serving,
+            (None, owed_keys) => Health::Returning { owed_keys },
+        }
+    }
+
+    pub(super) fn stats(&self) -> OutageStats {
+        let Pages { circuit, journal, unresolved, counts } = &*self.pages();
+        OutageStats {
+            failures: counts.failures,
+            openings: circuit.openings(),
+            admitted: counts.admitted,
+            answered_by_fallback: counts.answered_by_fallback,
+            fallback_failures: counts.fallback_failures,
+            journal_keys: journal.keys(),
+            journal_bytes: journal.bytes(),
+            written_back: counts.written_back,
+            let_through_twice: counts.let_through_twice,
+            write_backs_refused: counts.write_backs_refused,
+            unresolved_keys: unresolved.keys(),
+            unresolved_given_up: unresolved.given_up(),
+        }
+    }
+}
+
+/// The right to ask the primary once. Dropped without a report, by a caller
+/// that went away, it says nothing of the primary.
+pub(super) struct Asking<'books> {
+    books: &'books Books,
+    permit: Option<Permit>,
+}
+
+impl Asking<'_> {
+    pub(super) fn succeeded(mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.books.pages().circuit.succeeded(permit);
+        }
+    }
+
+    pub(super) fn failed(mut self, error: &StoreError) {
+        let now = self.books.clock.now();
+        if let Some(permit) = self.permit.take() {
+            let mut pages = self.books.pages();
+            pages.counts.failures += 1;
+            pages.circuit.failed(permit, error, now);
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.books.pages().circuit.abandoned(permit);
+        }
+    }
+}
+
+/// The turn to write debts.
+pub(super) struct Writing<'books> {
+    books: &'books Books,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.books.pages().journal.stop_writing();
+    }
+}
+
+/// What will be remembered of sightings, should their caller get no answer.
+pub(super) struct Doubt<'call> {
+    books: &'call Books,
+    sightings: &'call [Sighting<'call>],
+    /// Those whose tokens were recalled.
+    recalled: &'call [usize],
+    may_have_recorded: bool,
+}
+
+impl<'call> Doubt<'call> {
+    pub(super) const fn new(
+        books: &'call Books,
+        sightings: &'call [Sighting<'call>],
+        recalled: &'call [usize],
+    ) -> Self {
+        Self { books, sightings, recalled, may_have_recorded: false }
+    }
+
+    /// A store is about to be asked. Says what is true if it turns out to have
+    /// recorded nothing.
+    pub(super) const fn begin(&mut self) -> bool {
+        let before = self.may_have_recorded;
+        self.may_have_recorded = true;
+        before
+    }
+
+    /// It did record nothing.
+    pub(super) const fn end(&mut self, before: bool) {
+        self.may_have_recorded = before;
+    }
+
+    pub(super) const fn may_have_recorded(&self) -> bool {
+        self.may_have_recorded
+    }
+
+    /// The caller gets his answers.
+    pub(super) const fn resolved(&mut self) {
+        self.sightings = &[];
+        self.recalled = &[];
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if self.may_have_recorded {
+            self.books.remember(self.sightings.iter());
+        } else {
+            self.books.remember(self.recalled.iter().map(|index| &self.sightings[*index]));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! One call of a confirmer that may do anything: panic, or answer nonsense.
+
+use crate::confirm::{Answer, AsyncConfirmer, Rule, Sighting, StoreError, StoreErrorKind, panics};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+/// Asks about sightings: as many answers, each of which can be.
+pub(super) async fn ask(
+    confirmer: &impl AsyncConfirmer,
+    sightings: &[Sighting<'_>],
+    rule: Rule,
+) -> Result<Vec<Answer>, StoreError> {
+    let answers = caught(async { confirmer.confirm(sightings, rule).await }).await?;
+    checked(answers, sightings, rule)
+}
+
+/// The result of a call; a panic in it becomes an error.
+///
+/// The call begins with the first poll, so that a panic before its future is made
+/// is caught too. After a panic it is not polled again.
+pub(super) async fn caught<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| {
+            let message = panics::message(&*panic);
+            Poll::Ready(Err(faulty(format!("the confirmer panicked: {message}"))))
+        })
+    })
+    .await
+}
+
+fn checked(
+    answers: Vec<Answer>,
+    sightings: &[Sighting<'_>],
+    rule: Rule,
+) -> Result<Vec<Answer>, StoreError> {
+    if answers.len() != sightings.len() {
+        let (given, due) = (answers.len(), sightings.len());
+        return Err(faulty(format!("the confirmer gave {given} answers to {due} sightings")));
+    }
+    for (answer, sighting) in answers.iter().zip(sightings) {
+        if let Answer::Seen(seen) = *answer
+            && !rule.matches(seen, sighting.bucket)
+        {
+            return Err(faulty(format!(
+                "the confirmer called a key seen in bucket {}, which is too long ago for bucket {}",
+                seen.number(),
+                sighting.bucket.number()
+            )));
+        }
+    }
+    Ok(answers)
+}
+
+fn faulty(cause: String) -> StoreError {
+    StoreError::new(StoreErrorKind::Faulty, cause)
+}
+
+/// The outcome of a future that never waits.
+pub(super) fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("blocking confirmers answer before they return"),
+    }
+}

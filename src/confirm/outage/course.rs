@@ -1,0 +1,383 @@
+//! How a call takes its course: whom it asks, in which order, and what it makes
+//! of the answers.
+
+use super::books::{Asking, Books, Doubt, Standing};
+use super::call::{ask, caught};
+use super::journal::{Batch, sightings as owed_sightings};
+use super::policy::sealed::Plan;
+use crate::confirm::{
+    Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Rule, Sighting, StoreError,
+    StoreErrorKind,
+};
+
+/// Answers, and who gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Confirmed {
+    /// One for each sighting, in order.
+    pub(crate) answers: Vec<Answer>,
+    /// Who vouches for them all.
+    pub(crate) by: AnsweredBy,
+}
+
+/// Who vouches for answers. `Seen` is certain in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnsweredBy {
+    /// The primary.
+    Primary,
+    /// Of some the fallback alone: what it calls new, the primary may have known.
+    Fallback,
+    /// Of some nobody: they are new as far as these sightings themselves tell.
+    Nobody,
+}
+
+/// One call: the primary, what to do without it, and the guard's books.
+pub(super) struct Course<'books, A, B> {
+    pub(super) primary: A,
+    pub(super) plan: Plan<B>,
+    pub(super) books: &'books Books,
+}
+
+impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
+    pub(super) async fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        let (sightings, recalled) = self.books.recall(sightings, rule);
+        let mut doubt = Doubt::new(self.books, &sightings, &recalled);
+        let result = self.answer(&sightings, rule, &mut doubt).await;
+        match result {
+            Ok(confirmed) => {
+                doubt.resolved();
+                Ok(confirmed)
+            }
+            Err(error) => Err(in_doubt(error, &doubt)),
+        }
+    }
+
+    async fn answer(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Confirmed, StoreError> {
+        self.write_back(rule).await?;
+        match self.books.standing() {
+            Standing::Serving(asking) => {
+                match self.ask_primary(asking, sightings, rule, doubt).await {
+                    Err(error) if is_outage(&error) => {
+                        self.without_primary(sightings, rule, doubt, error).await
+                    }
+                    Ok(answers) => Ok(Confirmed { answers, by: AnsweredBy::Primary }),
+                    Err(error) => Err(error),
+                }
+            }
+            Standing::Returning(asking) => self.with_both(asking, sightings, rule, doubt).await,
+            Standing::Degraded(error) => self.without_primary(sightings, rule, doubt, error).await,
+        }
+    }
+
+    /// Asks the primary, and once more if its reply was lost.
+    async fn ask_primary(
+        &self,
+        asking: Asking<'_>,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let first = self.ask_once(asking, sightings, rule, doubt).await;
+        let Err(error) = first else { return first };
+        if !(error.is_retryable() && error.may_have_recorded()) {
+            return Err(error);
+        }
+        let Some(asking) = self.books.ask_if_closed() else { return Err(error) };
+        match self.ask_once(asking, sightings, rule, doubt).await {
+            Err(again) if is_outage(&again) => Err(error),
+            second => second,
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        asking: Asking<'_>,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let before = doubt.begin();
+        let result = ask(&self.primary, sightings, rule).await;
+        recorded_nothing(&result, before, doubt);
+        self.report(asking, &result);
+        result
+    }
+
+    /// What there is to know without the primary: what the fallback says, or
+    /// nothing but the sightings themselves.
+    async fn ask_instead(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let Plan::Ask(fallback) = &self.plan else {
+            return MemoryConfirmer::new().confirm(sightings, rule);
+        };
+        // Better no answer than one that cannot be kept.
+        self.books.check_room(sightings)?;
+        let before = doubt.begin();
+        let result = ask(fallback, sightings, rule).await;
+        recorded_nothing(&result, before, doubt);
+        if result.is_err() {
+            self.books.fallback_failed();
+        }
+        result
+    }
+
+    async fn without_primary(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+        error: StoreError,
+    ) -> Result<Confirmed, StoreError> {
+        if matches!(self.plan, Plan::Reject) {
+            return Err(error);
+        }
+        let answers = self
+            .ask_instead(sightings, rule, doubt)
+            .await
+            .map_err(|fallback| both_failed(fallback, error))?;
+        self.take_note(sightings, &answers, rule)?;
+        Ok(Confirmed { answers, by: self.by_other() })
+    }
+
+    /// The primary is back, and has yet to be told of some keys. Those are
+    /// answered for as before; of the others both must say that they are new.
+    async fn with_both(
+        &self,
+        asking: Asking<'_>,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Confirmed, StoreError> {
+        let mut answers = self.ask_instead(sightings, rule, doubt).await?;
+        let mut owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
+        // What the fallback has seen needs no second opinion, but in a sliding
+        // window the primary must hear of it.
+        let asked: Vec<_> = (0..sightings.len())
+            .filter(|&at| !owed[at] && (answers[at] == Answer::New || rule.is_sliding()))
+            .collect();
+        if !asked.is_empty() {
+            let about: Vec<_> = asked.iter().map(|&at| sightings[at]).collect();
+            match self.ask_primary(asking, &about, rule, doubt).await {
+                Ok(theirs) => {
+                    for (&at, theirs) in asked.iter().zip(theirs) {
+                        answers[at] = either(answers[at], theirs);
+                    }
+                }
+                Err(error) if is_outage(&error) => asked.iter().for_each(|&at| owed[at] = true),
+                Err(error) => return Err(error),
+            }
+        }
+        self.vouch(sightings, answers, &owed, rule)
+    }
+
+    /// Takes note of the answers that the primary does not vouch for: those that
+    /// are `owed`.
+    fn vouch(
+        &self,
+        sightings: &[Sighting<'_>],
+        answers: Vec<Answer>,
+        owed: &[bool],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        if !owed.contains(&true) {
+            return Ok(Confirmed { answers, by: AnsweredBy::Primary });
+        }
+        let (noted, theirs): (Vec<_>, Vec<_>) = sightings
+            .iter()
+            .zip(&answers)
+            .zip(owed)
+            .filter_map(|(pair, owed)| owed.then_some(pair))
+            .unzip();
+        self.take_note(&noted, &theirs, rule)?;
+        Ok(Confirmed { answers, by: self.by_other() })
+    }
+
+    fn take_note(
+        &self,
+        sightings: &[Sighting<'_>],
+        answers: &[Answer],
+        rule: Rule,
+    ) -> Result<(), StoreError> {
+        match self.plan {
+            Plan::Ask(_) => self.books.answered_by_fallback(sightings, answers, rule),
+            Plan::Reject | Plan::Admit => {
+                self.books.admitted(answers);
+                Ok(())
+            }
+        }
+    }
+
+    const fn by_other(&self) -> AnsweredBy {
+        match self.plan {
+            Plan::Ask(_) => AnsweredBy::Fallback,
+            Plan::Reject | Plan::Admit => AnsweredBy::Nobody,
+        }
+    }
+
+    /// Tells the primary a batch of what it is owed, if it can be asked and
+    /// nobody else does so. Says whether it did.
+    ///
+    /// A primary that still cannot answer is no error here: the call goes on
+    /// without it.
+    pub(super) async fn write_back(&self, rule: Rule) -> Result<bool, StoreError> {
+        let Some((_writing, asking, batch)) = self.books.start_writing() else {
+            return Ok(false);
+        };
+        let error = match &batch {
+            Batch::Forget(entries) => {
+                let keys: Vec<_> = batch.keys().collect();
+                let result = caught(async { self.primary.forget(&keys).await }).await;
+                self.report(asking, &result);
+                result.map(|()| self.books.forgotten(entries)).err()
+            }
+            Batch::Record(entries) => {
+                let result = ask(&self.primary, &owed_sightings(entries), rule).await;
+                self.report(asking, &result);
+                result.map(|answers| self.books.recorded(entries, &answers)).err()
+            }
+        };
+        match error {
+            None => Ok(true),
+            Some(error) if is_outage(&error) => Ok(false),
+            Some(error) if error.kind() == StoreErrorKind::Refused => {
+                self.books.refused(&batch);
+                Ok(true)
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The fallback forgets at once, and so does the primary if it can;
+    /// otherwise it is owed, under a policy that answers without it.
+    pub(super) async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        if let Plan::Ask(fallback) = &self.plan {
+            caught(async { fallback.forget(keys).await }).await?;
+        }
+        let owed = self.books.owed(keys.iter().copied());
+        let (later, now): (Vec<_>, Vec<_>) =
+            keys.iter().copied().zip(owed).partition(|(_, owed)| *owed);
+        self.books.owe_forgets(&keys_of(&later))?;
+        let now = keys_of(&now);
+        match self.forget_in_primary(&now).await {
+            Err(error) if is_outage(&error) && !matches!(self.plan, Plan::Reject) => {
+                self.books.owe_forgets(&now)?;
+            }
+            result => result?,
+        }
+        self.books.forget_lost(keys);
+        Ok(())
+    }
+
+    async fn forget_in_primary(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let asking = match self.books.standing() {
+            Standing::Serving(asking) | Standing::Returning(asking) => asking,
+            Standing::Degraded(error) => return Err(error),
+        };
+        let first = self.forget_once(asking, keys).await;
+        match (&first, self.books.ask_if_closed()) {
+            (Err(error), Some(asking)) if error.is_retryable() => {
+                self.forget_once(asking, keys).await
+            }
+            _ => first,
+        }
+    }
+
+    async fn forget_once(&self, asking: Asking<'_>, keys: &[&[u8]]) -> Result<(), StoreError> {
+        let result = caught(async { self.primary.forget(keys).await }).await;
+        self.report(asking, &result);
+        result
+    }
+
+    /// Frees room everywhere; a primary that is left alone is told another time.
+    pub(super) async fn expire(&self, before: Bucket) -> Result<(), StoreError> {
+        self.books.expire(before);
+        let in_fallback = match &self.plan {
+            Plan::Ask(fallback) => caught(async { fallback.expire(before).await }).await,
+            Plan::Reject | Plan::Admit => Ok(()),
+        };
+        if let Some(asking) = self.books.ask_if_closed() {
+            let result = caught(async { self.primary.expire(before).await }).await;
+            self.report(asking, &result);
+            result?;
+        }
+        in_fallback
+    }
+
+    fn report<T>(&self, asking: Asking<'_>, result: &Result<T, StoreError>) {
+        match result {
+            Err(error) if self.is_failure(error) => asking.failed(error),
+            _ => asking.succeeded(),
+        }
+    }
+
+    /// Whether an error counts with the breaker. A full store is quick to say so,
+    /// and still knows its keys: it is left alone only where somebody else has room.
+    fn is_failure(&self, error: &StoreError) -> bool {
+        match error.kind() {
+            StoreErrorKind::Full => !matches!(self.plan, Plan::Reject),
+            _ => is_outage(error),
+        }
+    }
+}
+
+/// True iff the store could not answer. A refusal is an answer, to this request;
+/// and who is fenced off must hear of it.
+const fn is_outage(error: &StoreError) -> bool {
+    !matches!(error.kind(), StoreErrorKind::Fenced | StoreErrorKind::Refused)
+}
+
+/// Undoes the doubt that a call began if it is certain to have recorded nothing.
+fn recorded_nothing<T>(result: &Result<T, StoreError>, before: bool, doubt: &mut Doubt<'_>) {
+    if matches!(result, Err(error) if !error.may_have_recorded()) {
+        doubt.end(before);
+    }
+}
+
+/// Of two answers to a sighting the one that has seen more.
+fn either(one: Answer, other: Answer) -> Answer {
+    match (one, other) {
+        (Answer::Seen(one), Answer::Seen(other)) => Answer::Seen(one.max(other)),
+        (Answer::New, answer) | (answer, Answer::New) => answer,
+    }
+}
+
+fn keys_of<'key>(keys: &[(&'key [u8], bool)]) -> Vec<&'key [u8]> {
+    keys.iter().map(|(key, _)| *key).collect()
+}
+
+/// The fallback failed as well.
+#[derive(Debug, thiserror::Error)]
+#[error("the fallback failed too ({fallback}); the store itself failed before it")]
+struct BothFailed {
+    fallback: StoreError,
+    #[source]
+    primary: StoreError,
+}
+
+fn both_failed(fallback: StoreError, primary: StoreError) -> StoreError {
+    StoreError::new(fallback.kind(), BothFailed { fallback, primary })
+}
+
+/// An error that claims that nothing was recorded, although another store may
+/// have.
+fn in_doubt(error: StoreError, doubt: &Doubt<'_>) -> StoreError {
+    if error.kind() == StoreErrorKind::Unavailable && doubt.may_have_recorded() {
+        return StoreError::new(StoreErrorKind::Uncertain, error);
+    }
+    error
+}
