@@ -85,6 +85,11 @@ impl Confirmer for MemoryConfirmer {
         Ok(sightings.iter().map(|sighting| store.confirm(sighting, rule)).collect())
     }
 
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        let store = self.owned()?;
+        Ok(keys.iter().map(|key| store.records.get(*key).copied()).collect())
+    }
+
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
         let mut store = self.owned()?;
         for key in keys {

@@ -46,6 +46,11 @@
 //!         Ok(sightings.iter().map(&mut confirm_one).collect())
 //!     }
 //!
+//!     fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+//!         let records = self.0.lock().unwrap();
+//!         Ok(keys.iter().map(|key| records.get(*key).copied()).collect())
+//!     }
+//!
 //!     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
 //!         let mut records = self.0.lock().unwrap();
 //!         for key in keys {
@@ -113,6 +118,18 @@ pub trait Confirmer: Send + Sync {
     /// unless [`StoreError::may_have_recorded`] denies it.
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError>;
 
+    /// What is held for each key, in order; `None` where there is nothing. It
+    /// records and moves nothing.
+    ///
+    /// A record that no longer matches may be given or left out: judging it
+    /// ([`Rule::matches`]) is the caller's. Whatever was answered before the call is
+    /// taken into account. There are as many entries as keys.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is known of any key, and nothing has changed.
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError>;
+
     /// Forgets keys, so that their next sightings are `New`: processing failed,
     /// and the retry must get in. Unknown keys are no error.
     ///
@@ -145,6 +162,12 @@ pub trait AsyncConfirmer: Send + Sync {
         sightings: &[Sighting<'_>],
         rule: Rule,
     ) -> impl Future<Output = Result<Vec<Answer>, StoreError>> + Send;
+
+    /// See [`Confirmer::look`].
+    fn look(
+        &self,
+        keys: &[&[u8]],
+    ) -> impl Future<Output = Result<Vec<Option<Record>>, StoreError>> + Send;
 
     /// See [`Confirmer::forget`].
     fn forget(&self, keys: &[&[u8]]) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -208,6 +231,10 @@ macro_rules! behind_a_pointer {
                 rule: Rule,
             ) -> Result<Vec<Answer>, StoreError> {
                 (**self).confirm(sightings, rule)
+            }
+
+            fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+                (**self).look(keys)
             }
 
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

@@ -1,6 +1,8 @@
 //! Lets the checks, which are plain threads, ask an asynchronous confirmer.
 
-use crate::confirm::{Answer, AsyncConfirmer, Bucket, Confirmer, Rule, Sighting, StoreError};
+use crate::confirm::{
+    Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError,
+};
 use std::future::Future;
 
 /// Whoever runs futures to their end, as tokio's `Handle` does.
@@ -24,6 +26,10 @@ pub struct Blocking<C, R> {
 impl<C: AsyncConfirmer, R: BlockOn> Confirmer for Blocking<C, R> {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         self.runtime.block_on(self.confirmer.confirm(sightings, rule))
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.runtime.block_on(self.confirmer.look(keys))
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

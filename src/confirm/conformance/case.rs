@@ -2,7 +2,7 @@
 
 use super::Harness;
 use super::report::{Checked, Unmet, ensure};
-use crate::confirm::{Answer, Bucket, Confirmer, Rule, Sighting, StoreError, Token};
+use crate::confirm::{Answer, Bucket, Confirmer, Record, Rule, Sighting, StoreError, Token};
 use crate::time::Window;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -120,6 +120,29 @@ pub(super) fn expect_all(
         answers.len(),
         Shortened(sightings[wrong].key)
     )))
+}
+
+/// Looks for keys; there must be an entry for each.
+pub(super) fn look_for(confirmer: &impl Confirmer, keys: &[&[u8]]) -> Checked<Vec<Option<Record>>> {
+    let held = confirmer.look(keys)?;
+    ensure!(held.len() == keys.len(), "{} entries for {} keys", held.len(), keys.len());
+    Ok(held)
+}
+
+/// Looks for a key and expects what is held for it.
+pub(super) fn expect_held(
+    confirmer: &impl Confirmer,
+    key: &[u8],
+    expected: Option<Record>,
+    when: &str,
+) -> Checked {
+    let held = look_for(confirmer, &[key])?[0];
+    ensure!(
+        held == expected,
+        "looked for {:?} {when}: {held:?} instead of {expected:?}",
+        Shortened(key)
+    );
+    Ok(())
 }
 
 /// A key for people.

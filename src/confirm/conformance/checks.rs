@@ -1,9 +1,13 @@
 //! What must hold of every confirmer.
 
 use super::Harness;
-use super::case::{BUCKETS, Case, NOW, ask_all, expect_all, fixed, seen, sliding};
+use super::case::{
+    BUCKETS, Case, NOW, ask_all, expect_all, expect_held, fixed, look_for, seen, sliding,
+};
 use super::report::{Checked, Unmet, ensure};
-use crate::confirm::{Answer, Bucket, Confirmer, MAX_KEY_BYTES, Rule, Sighting};
+use crate::confirm::{
+    Answer, Bucket, Confirmer, MAX_KEY_BYTES, Record, Rule, Sighting, StoreError,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::thread;
@@ -38,6 +42,9 @@ pub(super) fn all<H: Harness>() -> impl Iterator<Item = Named<H>> {
         similar_keys,
         thousands_in_a_batch,
         namespaces_apart,
+        look_records_nothing,
+        look_gives_what_is_held,
+        look_answers_in_order,
         forget_lets_in,
         expire_spares_what_matches,
         reopening_keeps_all,
@@ -290,10 +297,17 @@ fn thousands_in_a_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
     new_then_seen(case, &keys)
 }
 
-/// In one batch each key is new, in the next each is seen.
+/// In one batch each key is new, in the next each is seen; a look between finds
+/// each.
 fn new_then_seen<H: Harness, K: AsRef<[u8]>>(case: &Case<'_, H>, keys: &[K]) -> Checked {
     let confirmer = case.open()?;
-    expect_all(&confirmer, fixed(), &case.sightings(keys, NOW), Answer::New, "first sightings")?;
+    let first = case.sightings(keys, NOW);
+    expect_all(&confirmer, fixed(), &first, Answer::New, "first sightings")?;
+    let all: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
+    for (sighting, held) in first.iter().zip(look_for(&confirmer, &all)?) {
+        let expected = Some(Record::from(sighting));
+        ensure!(held == expected, "looked for: {held:?} instead of {expected:?}");
+    }
     expect_all(&confirmer, fixed(), &case.sightings(keys, NOW), seen(NOW), "second sightings")
 }
 
@@ -305,6 +319,51 @@ fn namespaces_apart<H: Harness>(case: &Case<'_, H>) -> Checked {
     case.expect(&other, fixed(), (b"ab", NOW), Answer::New, "in the second namespace")?;
     other.forget(&[b"ab"])?;
     case.expect(&one, fixed(), (b"ab", NOW), seen(NOW), "forgotten in the second namespace alone")
+}
+
+fn look_records_nothing<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        for when in ["before its first sighting", "once more"] {
+            expect_held(&confirmer, key, None, when)?;
+        }
+        case.expect(&confirmer, rule, (key, NOW), Answer::New, "the first sighting, after looks")?;
+    }
+    Ok(())
+}
+
+fn look_gives_what_is_held<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    for (rule, key) in [(fixed(), b"fixed".as_slice()), (sliding(), b"sliding")] {
+        let first = case.sighting(key, NOW);
+        expect_all(&confirmer, rule, &[first], Answer::New, "first sighting")?;
+        expect_held(&confirmer, key, Some(Record::from(&first)), "after its first sighting")?;
+
+        let bucket = Bucket::new(if rule.is_sliding() { NOW + 2 } else { NOW });
+        case.expect(&confirmer, rule, (key, NOW + 2), Answer::Seen(bucket), "second sighting")?;
+        let held = Record { bucket, token: first.token };
+        expect_held(&confirmer, key, Some(held), "after its second sighting")?;
+
+        let later = case.sighting(key, bucket.number() + BUCKETS + 1);
+        expect_all(&confirmer, rule, &[later], Answer::New, "after the window")?;
+        expect_held(&confirmer, key, Some(Record::from(&later)), "after its window and another")?;
+
+        confirmer.forget(&[key])?;
+        expect_held(&confirmer, key, None, "after it was forgotten")?;
+    }
+    Ok(())
+}
+
+fn look_answers_in_order<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let known = case.sightings(&["m", "x"], NOW);
+    expect_all(&confirmer, fixed(), &known, Answer::New, "known keys")?;
+    let [m, x] = [0, 1].map(|place| Some(Record::from(&known[place])));
+    let held = look_for(&confirmer, &[b"z", b"x", b"y", b"m", b"x", b"a"])?;
+    let expected = [None, x, None, m, x, None];
+    ensure!(held == expected, "looked for z, x, y, m, x, a: {held:?} instead of {expected:?}");
+    look_for(&confirmer, &[])?;
+    Ok(())
 }
 
 fn forget_lets_in<H: Harness>(case: &Case<'_, H>) -> Checked {
@@ -390,12 +449,19 @@ fn cut_off<H: Harness>(case: &Case<'_, H>) -> Checked {
     case.expect(&confirmer, fixed(), (b"before", NOW), Answer::New, "before the cut")?;
     let sightings = case.sightings(&["a", "b"], NOW);
     able(case.harness.cut_off())?;
-    let failed = confirmer.confirm(&sightings, fixed());
+    let answers = confirmer.confirm(&sightings, fixed());
+    let held = confirmer.look(&[b"before"]);
     case.harness.reconnect();
-    match failed {
-        Ok(answers) => ensure!(false, "cut off, it answered nevertheless: {answers:?}"),
-        Err(error) => ensure!(error.is_retryable(), "cut off, it failed with {:?}", error.kind()),
-    }
+    fails_for_now("confirm", answers)?;
+    fails_for_now("look", held)?;
     expect_all(&confirmer, fixed(), &sightings, Answer::New, "asked again when reconnected")?;
     case.expect(&confirmer, fixed(), (b"before", NOW), seen(NOW), "recorded before the cut")
+}
+
+fn fails_for_now<T: std::fmt::Debug>(call: &str, result: Result<T, StoreError>) -> Checked {
+    match result {
+        Ok(reply) => ensure!(false, "cut off, {call} gave {reply:?} nevertheless"),
+        Err(error) => ensure!(error.is_retryable(), "cut off, {call}: {:?}", error.kind()),
+    }
+    Ok(())
 }

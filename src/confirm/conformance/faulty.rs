@@ -2,7 +2,7 @@
 
 use crate::confirm::{
     Answer, Bucket, Confirmer, Decision, OwnedStore, Record, Rule, Sighting, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Token,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -34,6 +34,12 @@ pub(super) enum Fault {
     AnswersMissing,
     EmptyBatchRefused,
     TailDropped,
+    LookRecords,
+    LookGivesNothing,
+    LookGivesOtherTokens,
+    LookGivesFirstBuckets,
+    LookReversed,
+    LookSkipsUnknown,
     ForgetsNothing,
     ForgetsAll,
     ExpiresTooMuch,
@@ -42,6 +48,7 @@ pub(super) enum Fault {
     KeysCut,
     KeysEndAtZero,
     KeysAreText,
+    LookTakesText,
     CaseIgnored,
     SpacesTrimmed,
     NamespaceIgnored,
@@ -53,6 +60,7 @@ pub(super) enum Fault {
     RetryAfterLostReplySeen,
     LostReplyCalledUnavailable,
     CutOffCalledRefused,
+    CutOffLooksEmpty,
     // In owning:
     RecordsNothing,
     RecordMovesBack,
@@ -213,6 +221,21 @@ impl Faulty {
         answers
     }
 
+    fn look_for(&self, key: &[u8]) -> Option<Record> {
+        let text = String::from_utf8_lossy(key);
+        let key = if self.fault == Fault::LookTakesText { text.as_bytes() } else { key };
+        let mut held = self.shared.records.lock().get(&self.stored(key)).copied()?;
+        match self.fault {
+            Fault::LookGivesNothing => return None,
+            Fault::LookGivesOtherTokens => held.token = Token::new(0),
+            Fault::LookGivesFirstBuckets => {
+                held.bucket = held.bucket.min(Bucket::new(super::case::NOW));
+            }
+            _ => {}
+        }
+        Some(held)
+    }
+
     fn owned(&self) -> Result<(), StoreError> {
         let owner = self.shared.owner.load(Ordering::SeqCst);
         if owner == self.epoch || self.fault == Fault::NotFenced {
@@ -253,6 +276,24 @@ impl Confirmer for Faulty {
                 Ok(answers)
             }
         }
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.owned()?;
+        let mut held: Vec<_> = keys.iter().map(|key| self.look_for(key)).collect();
+        match self.fault {
+            Fault::LookRecords => {
+                let mut records = self.shared.records.lock();
+                let looked = Record { bucket: Bucket::new(0), token: Token::new(0) };
+                for key in keys {
+                    records.entry(self.stored(key)).or_insert(looked);
+                }
+            }
+            Fault::LookReversed => held.reverse(),
+            Fault::LookSkipsUnknown => held.retain(Option::is_some),
+            _ => {}
+        }
+        Ok(held)
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

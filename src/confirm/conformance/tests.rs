@@ -4,8 +4,8 @@
 use super::faulty::{Fault, Faulty, Shared};
 use super::{BlockOn, Blocking, Harness, Outcome, check, check_owned};
 use crate::confirm::{
-    Answer, AsyncConfirmer, Confirmer, MemoryConfirmer, OwnedStore, Rule, Sighting, StoreError,
-    StoreErrorKind,
+    Answer, AsyncConfirmer, Confirmer, MemoryConfirmer, OwnedStore, Record, Rule, Sighting,
+    StoreError, StoreErrorKind,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -78,14 +78,22 @@ struct Troubled {
     trouble: Arc<Trouble>,
 }
 
+impl Troubled {
+    fn reached(&self) -> Result<(), StoreError> {
+        use StoreErrorKind::{Refused, Unavailable};
+        if !self.trouble.is_cut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let is_called_refused = self.inner.fault == Fault::CutOffCalledRefused;
+        Err(StoreError::new(if is_called_refused { Refused } else { Unavailable }, "cut off"))
+    }
+}
+
 impl Confirmer for Troubled {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
-        use StoreErrorKind::{Refused, Unavailable, Uncertain};
+        use StoreErrorKind::{Unavailable, Uncertain};
+        self.reached()?;
         let fault = self.inner.fault;
-        if self.trouble.is_cut.load(Ordering::SeqCst) {
-            let kind = if fault == Fault::CutOffCalledRefused { Refused } else { Unavailable };
-            return Err(StoreError::new(kind, "cut off"));
-        }
         let answers = self.inner.confirm(sightings, rule);
         if !self.trouble.loses_reply.swap(false, Ordering::SeqCst) {
             return answers;
@@ -101,6 +109,14 @@ impl Confirmer for Troubled {
         }
         let kind = if fault == Fault::LostReplyCalledUnavailable { Unavailable } else { Uncertain };
         Err(StoreError::new(kind, "the reply was lost"))
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        match self.reached() {
+            Err(_) if self.inner.fault == Fault::CutOffLooksEmpty => Ok(vec![None; keys.len()]),
+            Err(error) => Err(error),
+            Ok(()) => self.inner.look(keys),
+        }
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
@@ -138,7 +154,7 @@ fn what_keeps_the_contract_passes_every_check() {
 }
 
 /// Each fault, and the check that is there to notice it. Others may, too.
-const NOTICED: [(Fault, &str); 43] = [
+const NOTICED: [(Fault, &str); 51] = [
     (Fault::NothingIsSeen, "first_new_then_seen"),
     (Fault::EdgeComesEarly, "fixed_window_edges"),
     (Fault::EdgeComesEarly, "sliding_window_edges"),
@@ -158,6 +174,12 @@ const NOTICED: [(Fault, &str); 43] = [
     (Fault::AnswersMissing, "answers_in_order"),
     (Fault::EmptyBatchRefused, "empty_batch"),
     (Fault::TailDropped, "thousands_in_a_batch"),
+    (Fault::LookRecords, "look_records_nothing"),
+    (Fault::LookGivesNothing, "look_gives_what_is_held"),
+    (Fault::LookGivesOtherTokens, "look_gives_what_is_held"),
+    (Fault::LookGivesFirstBuckets, "look_gives_what_is_held"),
+    (Fault::LookReversed, "look_answers_in_order"),
+    (Fault::LookSkipsUnknown, "look_answers_in_order"),
     (Fault::ForgetsNothing, "forget_lets_in"),
     (Fault::ForgetsAll, "forget_lets_in"),
     (Fault::ExpiresTooMuch, "expire_spares_what_matches"),
@@ -165,6 +187,7 @@ const NOTICED: [(Fault, &str); 43] = [
     (Fault::KeysCut, "long_keys"),
     (Fault::KeysEndAtZero, "binary_keys"),
     (Fault::KeysAreText, "binary_keys"),
+    (Fault::LookTakesText, "binary_keys"),
     (Fault::CaseIgnored, "similar_keys"),
     (Fault::SpacesTrimmed, "similar_keys"),
     (Fault::NamespaceIgnored, "namespaces_apart"),
@@ -175,6 +198,7 @@ const NOTICED: [(Fault, &str); 43] = [
     (Fault::RetryAfterLostReplySeen, "lost_reply"),
     (Fault::LostReplyCalledUnavailable, "lost_reply"),
     (Fault::CutOffCalledRefused, "cut_off"),
+    (Fault::CutOffLooksEmpty, "cut_off"),
     (Fault::RecordsNothing, "recorded_is_seen"),
     (Fault::RecordMovesBack, "recording_again_changes_nothing"),
     (Fault::RecordKeepsTheBucket, "recording_moves_the_bucket_up"),
@@ -232,6 +256,11 @@ impl AsyncConfirmer for Yielding {
     ) -> Result<Vec<Answer>, StoreError> {
         yield_once().await;
         self.0.confirm(sightings, rule)
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        yield_once().await;
+        self.0.look(keys)
     }
 
     async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ mod quota;
 mod store;
 
 use super::{
-    Answer, Bucket, Confirmer, MAX_KEY_BYTES, OwnedStore, Rule, Sighting, StoreError,
+    Answer, Bucket, Confirmer, MAX_KEY_BYTES, OwnedStore, Record, Rule, Sighting, StoreError,
     StoreErrorKind,
 };
 use failure::{guarded, refused};
@@ -217,7 +217,17 @@ impl Confirmer for EmbeddedConfirmer {
         check_lengths(sightings.iter().map(|sighting| sighting.key))?;
         match self.submit(Request::confirm(sightings, rule))? {
             Reply::Answers(answers) => Ok(answers),
-            Reply::Done => Ok(Vec::new()),
+            Reply::Records(_) | Reply::Done => Ok(Vec::new()),
+        }
+    }
+
+    /// Searches the tables of all buckets, from the latest on, also those that
+    /// wait to be expired.
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        check_lengths(keys.iter().copied())?;
+        match self.submit(Request::look(keys))? {
+            Reply::Records(records) => Ok(records),
+            Reply::Answers(_) | Reply::Done => Ok(Vec::new()),
         }
     }
 

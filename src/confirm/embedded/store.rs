@@ -30,6 +30,7 @@ const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 #[derive(Debug)]
 pub(super) enum Request {
     Confirm(Vec<Owned>, Rule),
+    Look(Vec<Vec<u8>>),
     Record(Vec<Owned>),
     Forget(Vec<Vec<u8>>),
     Expire(Bucket),
@@ -46,6 +47,7 @@ pub(super) struct Owned {
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     Answers(Vec<Answer>),
+    Records(Vec<Option<Record>>),
     Done,
 }
 
@@ -58,6 +60,10 @@ impl Request {
         Self::Record(sightings.iter().map(Owned::from).collect())
     }
 
+    pub(super) fn look(keys: &[&[u8]]) -> Self {
+        Self::Look(keys.iter().map(|key| key.to_vec()).collect())
+    }
+
     pub(super) fn forget(keys: &[&[u8]]) -> Self {
         Self::Forget(keys.iter().map(|key| key.to_vec()).collect())
     }
@@ -68,7 +74,7 @@ impl Request {
             Self::Confirm(sightings, _) | Self::Record(sightings) => {
                 (sightings.len(), sightings.iter().map(|sighting| sighting.key.len()).sum())
             }
-            Self::Forget(_) | Self::Expire(_) => (0, 0),
+            Self::Look(_) | Self::Forget(_) | Self::Expire(_) => (0, 0),
         }
     }
 }
@@ -206,6 +212,9 @@ impl Store {
                     let (answers, own) = self.judge(sightings, *rule, &changes, &mut tables)?;
                     (Reply::Answers(answers), own)
                 }
+                Request::Look(keys) => {
+                    (Reply::Records(self.look(keys, &changes, &mut tables)?), Changes::new())
+                }
                 Request::Record(sightings) => (Reply::Done, self.entries_of(sightings, &changes)),
                 Request::Forget(keys) => {
                     changes.extend(keys.iter().map(|key| (key.clone(), Entry::FORGOTTEN)));
@@ -241,7 +250,9 @@ impl Store {
         let mut answers = Vec::with_capacity(sightings.len());
         for sighting in sightings {
             let entry = self.entry(&sighting.key, &[&own, changes]);
-            let held = self.held(entry, sighting, rule, tables)?;
+            let at = sighting.record.bucket.number();
+            let oldest = Bucket::new(at.saturating_sub(i64::from(rule.buckets())));
+            let held = self.held(entry, &sighting.key, oldest, tables)?;
             let decision = rule.decide(held, &sighting.sighting());
             if let Some(record) = decision.write {
                 own.insert(sighting.key.clone(), entry.with(record));
@@ -249,6 +260,17 @@ impl Store {
             answers.push(decision.answer);
         }
         Ok((answers, own))
+    }
+
+    fn look(
+        &self,
+        keys: &[Vec<u8>],
+        changes: &Changes,
+        tables: &mut Tables,
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        let oldest = Bucket::new(i64::MIN);
+        let mut held = |key: &Vec<u8>| self.held(self.entry(key, &[changes]), key, oldest, tables);
+        keys.iter().map(&mut held).collect()
     }
 
     fn entries_of(&self, sightings: &[Owned], changes: &Changes) -> Changes {
@@ -267,26 +289,24 @@ impl Store {
         pending.or_else(|| self.overlay.get(key)).unwrap_or_default()
     }
 
-    /// The record that a sighting is judged by. Tables whose records cannot match
-    /// are left out, which makes no difference to the judgement.
+    /// The key's record, under its entry. Tables of buckets before `oldest`, whose
+    /// records cannot match, are left out, which makes no difference to a judgement.
     fn held(
         &self,
         entry: Entry,
-        sighting: &Owned,
-        rule: Rule,
+        key: &[u8],
+        oldest: Bucket,
         tables: &mut Tables,
     ) -> Result<Option<Record>, StoreError> {
         if entry.purges {
             return Ok(entry.record);
         }
-        let at = sighting.record.bucket.number();
-        let oldest = at.saturating_sub(i64::from(rule.buckets()));
-        let later = |record: Record| record.bucket.number().saturating_add(1);
-        let from = Bucket::new(entry.record.map_or(oldest, |record| later(record).max(oldest)));
+        let after = |record: Record| Bucket::new(record.bucket.number().saturating_add(1));
+        let from = entry.record.map_or(oldest, |record| after(record).max(oldest));
         if self.buckets.range(from..).next().is_none() {
             return Ok(entry.record);
         }
-        let found = tables.opened(self)?.find(&sighting.key, from)?;
+        let found = tables.opened(self)?.find(key, from)?;
         Ok(found.or(entry.record))
     }
 

@@ -116,6 +116,13 @@ impl Model {
         decision.answer
     }
 
+    fn record(&mut self, sighting: &Sighting<'_>) {
+        let held = self.records.entry(sighting.key.to_vec()).or_insert(sighting.into());
+        if held.bucket < sighting.bucket {
+            *held = sighting.into();
+        }
+    }
+
     /// What a store must give back: the keys that still match.
     fn live(&self, now: i64) -> BTreeMap<Vec<u8>, i64> {
         let now = Bucket::new(now);
@@ -135,8 +142,8 @@ fn recovered(store: &EmbeddedConfirmer, rule: Rule, now: i64) -> BTreeMap<Vec<u8
     found
 }
 
-/// Takes the steps with a store and with the model; answers and what is
-/// recovered agree.
+/// Takes the steps with a store and with the model; answers, what is held after
+/// each step, and what is recovered agree.
 fn assert_agrees(steps: &[Step], overlay_bytes: usize, window: &Window) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
@@ -144,6 +151,8 @@ fn assert_agrees(steps: &[Step], overlay_bytes: usize, window: &Window) {
     let rule = Rule::of(window);
     let mut model = Model { records: HashMap::new(), rule };
     let (mut now, mut token) = (100, 0);
+    let all: Vec<_> = (0..40).map(|key| [key]).collect();
+    let all: Vec<_> = all.iter().map(<[u8; 1]>::as_slice).collect();
     for step in steps {
         let open = store.as_ref().unwrap();
         let mut see = |key, bucket| {
@@ -165,7 +174,7 @@ fn assert_agrees(steps: &[Step], overlay_bytes: usize, window: &Window) {
                 let new: Vec<_> = new.map(|key| see(std::slice::from_ref(key), now)).collect();
                 open.record(&new).unwrap();
                 for each in &new {
-                    model.records.insert(each.key.to_vec(), Record::from(each));
+                    model.record(each);
                 }
             }
             Step::Forget(keys) => {
@@ -186,6 +195,13 @@ fn assert_agrees(steps: &[Step], overlay_bytes: usize, window: &Window) {
                 store = Some(builder(&path, overlay_bytes).open().unwrap());
             }
         }
+        let looked = store.as_ref().unwrap().look(&all).unwrap();
+        // What matches no more may come back: its room was not free yet.
+        let matching = |held: &Record| rule.matches(held.bucket, Bucket::new(now - 3));
+        let looked: Vec<_> = looked.into_iter().map(|held| held.filter(matching)).collect();
+        let expected: Vec<_> =
+            all.iter().map(|key| model.records.get(*key).copied().filter(matching)).collect();
+        assert_eq!(looked, expected, "{step:?}");
     }
     assert_eq!(recovered(store.as_ref().unwrap(), rule, now), model.live(now));
 }
