@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership, Reject, Rule, Sighting,
-    StoreError, StoreErrorKind,
+    Answer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership, Record, Reject,
+    Rule, Sighting, StoreError, StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
@@ -67,6 +67,10 @@ impl Confirmer for Store {
         self.run(|| self.inner.confirm(sightings, rule))
     }
 
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.run(|| self.inner.look(keys))
+    }
+
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
         self.run(|| self.inner.forget(keys))
     }
@@ -109,7 +113,10 @@ impl Rig {
     fn new(window: Window, mode: Mode, lateness: Option<Duration>, is_exclusive: bool) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let store = Arc::new(Store::default());
-        let builder = Deduper::builder(window).capacity(1_000).mode(Mode::verified()).clock(Arc::clone(&clock));
+        let builder = Deduper::builder(window)
+            .capacity(1_000)
+            .mode(Mode::verified())
+            .clock(Arc::clone(&clock));
         let builder = match lateness {
             Some(lateness) => builder.event_time(lateness),
             None => builder,
@@ -174,7 +181,8 @@ fn open(
     store: &Arc<Store>,
 ) -> Tiered {
     let ownership = if is_exclusive { Ownership::Exclusive } else { Ownership::Shared };
-    let builder = Deduper::builder(window).capacity(1_000)
+    let builder = Deduper::builder(window)
+        .capacity(1_000)
         .mode(mode)
         .clock(Arc::clone(clock))
         .memory_limit(16 << 20, OnFull::Spill)
@@ -245,4 +253,266 @@ proptest! {
             }
         }
     }
+}
+
+fn shared(store: &Arc<Store>) -> Tiered {
+    let builder = Deduper::builder(Window::unbounded()).capacity(1_000);
+    builder.confirm(Arc::clone(store), Ownership::Shared, Reject).build().unwrap()
+}
+
+fn owner(store: &Arc<Store>) -> Tiered {
+    let builder = Deduper::builder(Window::unbounded()).capacity(1_000);
+    builder.confirm(Arc::clone(store), Ownership::Exclusive, Reject).build().unwrap()
+}
+
+/// How often each of `keys` keys is `Unique` when several threads check all of
+/// them, in batches, each in an order of its own.
+fn winners(dedups: &[Tiered], threads: usize, keys: u32) -> Vec<usize> {
+    let wins: Vec<_> = (0..keys).map(|_| AtomicUsize::new(0)).collect();
+    let start = Barrier::new(dedups.len() * threads);
+    thread::scope(|scope| {
+        for (number, dedup) in dedups.iter().cycle().take(dedups.len() * threads).enumerate() {
+            let (wins, start) = (&wins, &start);
+            scope.spawn(move || {
+                // `keys` is a power of two: multiples of an odd number are all of them.
+                let step = 2 * number as u32 + 1;
+                let order: Vec<_> = (0..keys).map(|key| key * step % keys).collect();
+                start.wait();
+                for batch in order.chunks(37) {
+                    let bytes: Vec<_> = batch.iter().map(|key| key.to_le_bytes()).collect();
+                    let mut verdicts = vec![Verdict::Late; bytes.len()];
+                    dedup.check_batch(&bytes, &mut verdicts).unwrap();
+                    for (key, verdict) in batch.iter().zip(verdicts) {
+                        let won = usize::from(verdict == Verdict::Unique);
+                        wins[*key as usize].fetch_add(won, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    wins.into_iter().map(AtomicUsize::into_inner).collect()
+}
+
+#[test]
+fn a_new_key_has_one_winner_among_all_that_share_a_store() {
+    let store = Arc::new(Store::default());
+    let dedups: Vec<_> = (0..4).map(|_| shared(&store)).collect();
+    let wins = winners(&dedups, 4, 2_048);
+    assert!(wins.iter().all(|wins| *wins == 1));
+}
+
+#[test]
+fn a_new_key_has_one_winner_among_the_threads_of_an_owner() {
+    let store = Arc::new(Store::default());
+    let wins = winners(&[owner(&store)], 8, 2_048);
+    assert!(wins.iter().all(|wins| *wins == 1));
+    assert_eq!(store.judged(), 0, "an owner whose memory holds all has nothing to ask");
+}
+
+/// A store that holds its callers up until it is let go.
+struct Held {
+    inner: MemoryConfirmer,
+    arrived: AtomicUsize,
+    is_open: AtomicBool,
+    fails: AtomicBool,
+}
+
+impl Held {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryConfirmer::new(),
+            arrived: AtomicUsize::new(0),
+            is_open: AtomicBool::new(false),
+            fails: AtomicBool::new(false),
+        })
+    }
+
+    fn wait_for_caller(&self) {
+        while self.arrived.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+    }
+}
+
+impl Confirmer for Held {
+    fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
+        if sightings.iter().all(|sighting| sighting.key == b"other") {
+            return self.inner.confirm(sightings, rule);
+        }
+        self.arrived.fetch_add(1, Ordering::SeqCst);
+        while !self.is_open.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        if self.fails.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "injected"));
+        }
+        self.inner.confirm(sightings, rule)
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.inner.look(keys)
+    }
+
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.inner.forget(keys)
+    }
+}
+
+/// Two checks of one key while the store is held up: the first one's and the
+/// second one's outcome.
+fn two_checks(store: &Arc<Held>) -> [Result<Verdict, CheckError>; 2] {
+    let builder = Deduper::builder(Window::unbounded()).capacity(1_000);
+    let dedup = builder.confirm(Arc::clone(store), Ownership::Shared, Reject).build().unwrap();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| dedup.check(b"key"));
+        store.wait_for_caller();
+        let second = scope.spawn(|| dedup.check(b"key"));
+        assert_eq!(dedup.check(b"other"), Ok(Verdict::Unique), "other keys are served");
+        thread::sleep(Duration::from_millis(20));
+        assert!(!second.is_finished(), "a pending key has no verdict");
+        assert_eq!(store.arrived.load(Ordering::SeqCst), 1, "one call for one key");
+        store.is_open.store(true, Ordering::SeqCst);
+        [first, second].map(|check| check.join().unwrap())
+    })
+}
+
+#[test]
+fn a_key_that_is_being_confirmed_is_waited_for() {
+    assert_eq!(two_checks(&Held::new()), [Ok(Verdict::Unique), Ok(Verdict::Duplicate)]);
+}
+
+#[test]
+fn a_key_whose_confirmation_failed_is_not_held_against_who_waited() {
+    let store = Held::new();
+    store.fails.store(true, Ordering::SeqCst);
+    let [first, second] = two_checks(&store);
+    assert!(matches!(first, Err(CheckError::Unconfirmed(_))), "{first:?}");
+    assert_eq!(second, Ok(Verdict::Unique));
+}
+
+#[test]
+fn what_the_table_gives_up_the_store_answers() {
+    const KEYS: u32 = 600_000;
+    let store = Arc::new(Store::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let dedup = Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
+        .capacity(KEYS.into())
+        .clock(Arc::clone(&clock))
+        .memory_limit(9 << 20, OnFull::Spill)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    let keys: Vec<_> = (0..KEYS).map(u32::to_le_bytes).collect();
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    let in_a_bucket = keys.len().div_ceil(BUCKETS as usize);
+    for (keys, verdicts) in keys.chunks(in_a_bucket).zip(verdicts.chunks_mut(in_a_bucket)) {
+        dedup.check_batch(keys, verdicts).unwrap();
+        clock.advance(WIDTH);
+    }
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Unique));
+    let stats = dedup.stats().confirmer.unwrap();
+    assert!(stats.spilled > u64::from(KEYS) / 10, "{stats:?}");
+    assert!(stats.memory_is_whole);
+    // A filter at 1 %: some new keys are asked about, few.
+    assert!(stats.asked_in_vain as f64 <= 0.011 * f64::from(KEYS), "{stats:?}");
+    assert_eq!(stats.asked, stats.asked_in_vain);
+    dedup.check_batch(&keys, &mut verdicts).unwrap();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Duplicate));
+    assert!(dedup.stats().memory_bytes <= (9 << 20) / 100 * 105);
+}
+
+#[test]
+fn an_owner_whose_clock_went_back_forgets_nothing() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let build = || {
+        Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
+            .capacity(1_000)
+            .clock(Arc::clone(&clock))
+            .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+            .build()
+            .unwrap()
+    };
+    assert_eq!(build().check(b"key"), Ok(Verdict::Unique));
+    clock.set(Timestamp::from_secs(500));
+    let dedup = build();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+    clock.set(Timestamp::from_secs(1_040));
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+    clock.set(Timestamp::from_secs(1_050));
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn an_owner_that_has_been_replaced_is_told_so() {
+    let store = Arc::new(MemoryConfirmer::new());
+    let builder = || Deduper::builder(Window::unbounded()).capacity(1_000);
+    let dedup =
+        builder().confirm(Arc::clone(&store), Ownership::Exclusive, Reject).build().unwrap();
+    assert_eq!(dedup.check(b"before"), Ok(Verdict::Unique));
+    let next = builder().confirm(store.take_over(), Ownership::Exclusive, Reject).build().unwrap();
+    let fenced = dedup.check(b"after").unwrap_err();
+    assert!(
+        matches!(fenced, CheckError::Unconfirmed(error) if error.kind() == StoreErrorKind::Fenced)
+    );
+    assert_eq!(next.check(b"before"), Ok(Verdict::Duplicate));
+    assert_eq!(next.check(b"after"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn a_forgotten_key_gets_in_again_everywhere() {
+    let store = Arc::new(Store::default());
+    let [here, there] = [shared(&store), shared(&store)];
+    assert_eq!(here.check(b"key"), Ok(Verdict::Unique));
+    assert_eq!(there.check(b"key"), Ok(Verdict::Duplicate));
+    assert_eq!(there.contains(b"key"), Ok(true));
+    here.forget(b"key").unwrap();
+    assert_eq!(there.contains(b"key"), Ok(false));
+    assert_eq!(there.check(b"key"), Ok(Verdict::Unique));
+    assert_eq!(here.check(b"key"), Ok(Verdict::Duplicate));
+}
+
+#[test]
+fn looking_for_a_key_records_nothing() {
+    for dedup in [shared(&Arc::default()), owner(&Arc::default())] {
+        assert_eq!(dedup.contains(b"key"), Ok(false));
+        assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+        assert_eq!(dedup.contains(b"key"), Ok(true));
+    }
+}
+
+#[test]
+fn a_failed_batch_is_a_completed_prefix() {
+    let store = Arc::new(Store::default());
+    let dedup = shared(&store);
+    assert_eq!(dedup.check(b"known"), Ok(Verdict::Unique));
+    store.fail_next(Fault::Refused);
+    let keys = [&b"known"[..], b"new", b"known"];
+    let mut verdicts = [Verdict::Late; 3];
+    let error = dedup.check_batch(&keys, &mut verdicts).unwrap_err();
+    assert_eq!((error.completed, verdicts[0]), (1, Verdict::Duplicate));
+    assert!(matches!(error.source, BatchErrorKind::Check(CheckError::Unconfirmed(_))));
+    assert_eq!(dedup.check(b"new"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let builder = || Deduper::builder(Window::unbounded());
+    let alone = builder().memory_limit(1 << 30, OnFull::Spill).build().unwrap_err();
+    assert_eq!(alone.problems(), [ConfigProblem::SpillPolicy]);
+    let both = builder()
+        .memory_limit(1 << 30, OnFull::Reject)
+        .mode(Mode::filter(0.01))
+        .filter_rate(2.0)
+        .confirm(MemoryConfirmer::new(), Ownership::Shared, Reject)
+        .build()
+        .unwrap_err();
+    assert_eq!(
+        both.problems(),
+        [
+            ConfigProblem::SpillPolicy,
+            ConfigProblem::FilterRate(2.0),
+            ConfigProblem::FilterWithConfirmer
+        ]
+    );
 }

@@ -1,6 +1,6 @@
 //! A blocking confirmer among asynchronous ones.
 
-use super::{Answer, AsyncConfirmer, Bucket, Confirmer, Rule, Sighting, StoreError};
+use super::{Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError};
 
 /// A blocking confirmer with the face of an asynchronous one: an embedded store,
 /// say, as the [`Fallback`](super::Fallback) of one on the network.
@@ -20,6 +20,10 @@ impl<C: Confirmer> AsyncConfirmer for Inline<C> {
         rule: Rule,
     ) -> Result<Vec<Answer>, StoreError> {
         self.0.confirm(sightings, rule)
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
     }
 
     async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

@@ -276,6 +276,13 @@ macro_rules! async_behind_a_pointer {
                 (**self).confirm(sightings, rule)
             }
 
+            fn look(
+                &self,
+                keys: &[&[u8]],
+            ) -> impl Future<Output = Result<Vec<Option<Record>>, StoreError>> + Send {
+                (**self).look(keys)
+            }
+
             fn forget(&self, keys: &[&[u8]]) -> impl Future<Output = Result<(), StoreError>> + Send {
                 (**self).forget(keys)
             }

@@ -46,17 +46,19 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), keys.len(), verdicts.len())?;
-        let step = |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
-            if first % KEYS_PER_READING == 0 {
-                self.read_clock().map_err(|error| (0, error))?;
-            }
-            let present = || Present::new(self.rules(), None);
-            if self.rules().on_full() == Some(OnFull::EvictOldest) {
-                // One key's check may give up others: each looks for itself.
-                return self.check_step(coming, verdicts, recognised, |_| Ok((None, present())));
-            }
-            self.check_step_at_once(coming, verdicts, recognised, &present())
-        };
+        let step =
+            |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
+                if first % KEYS_PER_READING == 0 {
+                    self.read_clock().map_err(|error| (0, error))?;
+                }
+                let present = || Present::new(self.rules(), None);
+                if self.rules().on_full() == Some(OnFull::EvictOldest) {
+                    // One key's check may give up others: each looks for itself.
+                    return self
+                        .check_step(coming, verdicts, recognised, |_| Ok((None, present())));
+                }
+                self.check_step_at_once(coming, verdicts, recognised, &present())
+            };
         self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
 
@@ -72,12 +74,13 @@ impl Deduper {
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
         same_length(keys.len(), times.len(), verdicts.len())?;
-        let step = |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
-            self.check_step(coming, verdicts, recognised, |index| {
-                let bucket = self.see(times[first + index])?;
-                Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
-            })
-        };
+        let step =
+            |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
+                self.check_step(coming, verdicts, recognised, |index| {
+                    let bucket = self.see(times[first + index])?;
+                    Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
+                })
+            };
         self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
 

@@ -117,7 +117,7 @@ impl Builder {
     }
 }
 
-impl<C, P: Outage> Builder<C, P> {
+impl<C: Sync, P: Outage> Builder<C, P> {
     /// How many live keys are expected. A hint that sets the number of shards:
     /// they grow past it, and nothing is allocated ahead. 8 million unless
     /// told; give a small one to a deduper that holds few keys.
@@ -250,12 +250,12 @@ impl Settings {
         slow: Option<Slow<C, P>>,
     ) -> Result<Deduper<C, P>, ConfigProblem> {
         let is_exclusive = slow.as_ref().is_some_and(|slow| slow.ownership.is_exclusive());
-        let filter_bytes = self.limit.filter(|_| is_exclusive).map(|limit| self.filter_bytes(limit));
+        let filter_bytes =
+            self.limit.filter(|_| is_exclusive).map(|limit| self.filter_bytes(limit));
         let filter = filter_bytes.map(|bytes| self.filter(bytes)).transpose()?;
-        let limit = self.limit.map(|limit| MemoryLimit {
-            bytes: limit.bytes - filter_bytes.unwrap_or(0),
-            ..limit
-        });
+        let limit = self
+            .limit
+            .map(|limit| MemoryLimit { bytes: limit.bytes - filter_bytes.unwrap_or(0), ..limit });
         let (shards, budget) = self.build_shards(self.mode, limit)?;
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let behind = slow.map(|slow| self.behind(slow, filter, &clock)).transpose()?;

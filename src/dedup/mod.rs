@@ -254,7 +254,7 @@ impl<C, P> Deduper<C, P> {
     }
 }
 
-impl<C, P: Outage> Deduper<C, P> {
+impl<C: Sync, P: Outage> Deduper<C, P> {
     /// A reading of the counters and sizes. Locks each shard once.
     pub fn stats(&self) -> Stats {
         self.follow_clock();

@@ -45,13 +45,7 @@ impl Shards {
 }
 
 impl State {
-    fn recall(
-        &mut self,
-        rules: &Rules,
-        hash: KeyHash,
-        key: &[u8],
-        at: Bucket,
-    ) -> Option<Bucket> {
+    fn recall(&mut self, rules: &Rules, hash: KeyHash, key: &[u8], at: Bucket) -> Option<Bucket> {
         self.roll(rules, Moment::new(rules, None));
         if self.filter.is_some() {
             return self.recall_filtered(rules, hash, at);

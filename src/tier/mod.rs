@@ -137,6 +137,21 @@ impl Tiers {
         }
     }
 
+    /// Would a check at `at` call a key a duplicate? `None`: the store knows.
+    pub(crate) fn foresee(
+        &self,
+        table: &Shards,
+        hash: KeyHash,
+        key: &[u8],
+        at: Bucket,
+    ) -> Option<bool> {
+        match self.purpose(table, hash, key, at) {
+            None | Some(Purpose::Refresh) => Some(true),
+            Some(Purpose::Record) => Some(false),
+            Some(Purpose::Judge) => None,
+        }
+    }
+
     /// Is a key new that the table does not recall?
     fn is_surely_new(&self, hash: KeyHash, key: &[u8], at: Bucket) -> bool {
         self.is_exclusive

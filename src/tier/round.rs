@@ -29,7 +29,7 @@ pub(crate) trait Unheard {
 pub(crate) struct Round<'a> {
     tiers: &'a Tiers,
     table: &'a Shards,
-    store: &'a dyn Unheard,
+    store: &'a (dyn Unheard + Sync),
     asking: Vec<Asking<'a>>,
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
@@ -74,7 +74,11 @@ pub(crate) enum Next {
 pub(crate) type Stop = (usize, StoreError);
 
 impl<'a> Round<'a> {
-    pub(crate) const fn new(tiers: &'a Tiers, table: &'a Shards, store: &'a dyn Unheard) -> Self {
+    pub(crate) const fn new(
+        tiers: &'a Tiers,
+        table: &'a Shards,
+        store: &'a (dyn Unheard + Sync),
+    ) -> Self {
         Self { tiers, table, store, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
     }
 

@@ -2,12 +2,13 @@
 
 use super::books::Books;
 use super::breaker::Breaker;
-use super::call::at_once;
+use super::call::{at_once, caught};
 use super::course::{Confirmed, Course};
 use super::policy::Outage;
 use super::stats::{Health, OutageStats};
 use crate::confirm::{
-    Answer, AsyncConfirmer, Bucket, Confirmer, Inline, OwnedStore, Rule, Sighting, StoreError,
+    Answer, AsyncConfirmer, Bucket, Confirmer, Inline, OwnedStore, Record, Rule, Sighting,
+    StoreError,
 };
 use crate::time::Clock;
 use std::sync::Arc;
@@ -85,6 +86,15 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Guard<C, P> {
         at_once(Course { primary, plan, books: &self.books }.confirm(sightings, rule))
     }
 
+    /// What the primary holds for keys, whatever the policy.
+    ///
+    /// # Errors
+    ///
+    /// The primary's.
+    pub(crate) fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        at_once(caught(async { self.primary.look(keys) }))
+    }
+
     /// Forgets keys, in the primary as soon as it can be told.
     ///
     /// # Errors
@@ -131,6 +141,10 @@ impl Confirmer for Recording<'_> {
         Ok(vec![Answer::New; sightings.len()])
     }
 
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
         self.0.forget(keys)
     }
@@ -145,6 +159,27 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Guard<C, P> {
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
         self.course().confirm(sightings, rule).await
+    }
+
+    /// See [`record`](Self::record); the store that is owned blocks meanwhile.
+    pub(crate) async fn record_async(
+        &self,
+        owned: &dyn OwnedStore,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        let primary = Inline(Recording(owned));
+        Course { primary, plan: self.policy.plan(), books: &self.books }
+            .confirm(sightings, rule)
+            .await
+    }
+
+    /// See [`look`](Self::look).
+    pub(crate) async fn look_async(
+        &self,
+        keys: &[&[u8]],
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        caught(async { self.primary.look(keys).await }).await
     }
 
     /// See [`forget`](Self::forget).

@@ -1,6 +1,8 @@
 //! What is to be done when the confirmer cannot answer.
 
-use crate::confirm::{Answer, AsyncConfirmer, Bucket, Confirmer, Rule, Sighting, StoreError};
+use crate::confirm::{
+    Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError,
+};
 
 /// What happens to a check when its confirmer cannot answer: [`Reject`],
 /// [`Admit`] or [`Fallback`]. None of them is a default, for each gives up
@@ -90,6 +92,10 @@ impl Confirmer for Nobody {
         match *self {}
     }
 
+    fn look(&self, _: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        match *self {}
+    }
+
     fn forget(&self, _: &[&[u8]]) -> Result<(), StoreError> {
         match *self {}
     }
@@ -97,6 +103,10 @@ impl Confirmer for Nobody {
 
 impl AsyncConfirmer for Nobody {
     async fn confirm(&self, _: &[Sighting<'_>], _: Rule) -> Result<Vec<Answer>, StoreError> {
+        match *self {}
+    }
+
+    async fn look(&self, _: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
         match *self {}
     }
 

@@ -1,171 +1,29 @@
 //! Checks with a confirmer behind them.
 //!
-//! Blocking and not, they are the same but for how questions are carried to the
-//! store, and how one waits for others who ask: `carry` and `carry_async`.
+//! `blocking` and `awaiting` differ in how questions are carried to the store, and
+//! how one waits for others who ask; what is asked, and what becomes of the
+//! answers, is here and in `tier`.
 
-use super::batch::{KEYS_PER_READING, Stop, same_length, stopped};
+mod awaiting;
+mod blocking;
+
+use super::batch::{KEYS_PER_READING, Stop, stopped};
 use super::{BatchError, Behind, CheckError, Deduper, filter_stats, total};
-use crate::confirm::{Confirmer, Guard, Health, Outage, Sighting, StoreError};
+use crate::confirm::{Guard, Health, Outage, Record, Sighting, StoreError};
 use crate::filter::Layers;
+use crate::hash::KeyHash;
 use crate::shard::{Coming, Present, Shards, all, ones};
 use crate::stats::{ConfirmerStats, Stats};
-use crate::tier::{Check, Next, Replies, Round, Unheard};
+use crate::tier::{Check, Round, Unheard};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
-use event_listener::Listener as _;
 use std::time::Duration;
 
 /// The store is asked about this many keys at once, at most: enough to share
 /// the price of a call or a commit, few enough that their verdicts are soon there.
 const KEYS_PER_QUESTION: usize = 1_024;
 
-impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
-    /// Checks a key at the present time, and records it if it was not known.
-    ///
-    /// Costs what it costs without a confirmer where memory can judge the key,
-    /// and a call of the confirmer elsewhere. While another check of the key asks
-    /// it, this one waits.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckError::TimeRequired`] in event time; [`CheckError::Unconfirmed`] and
-    /// [`CheckError::Uncertain`] if the confirmer fails and the outage policy does
-    /// not help.
-    pub fn check(&self, key: &[u8]) -> Result<Verdict, CheckError> {
-        self.check_one(key, None)
-    }
-
-    /// Checks a key at the record's own time.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckError::TimeNotExpected`] in processing time;
-    /// [`CheckError::TooFarAhead`], which moves nothing; and those of
-    /// [`check`](Self::check) if the confirmer fails.
-    pub fn check_at(&self, key: &[u8], at: Timestamp) -> Result<Verdict, CheckError> {
-        self.check_one(key, Some(at))
-    }
-
-    fn check_one(&self, key: &[u8], at: Option<Timestamp>) -> Result<Verdict, CheckError> {
-        let (mut verdict, mut round) = ([Verdict::Duplicate], self.round());
-        if self.begin_one(&mut round, key, at, &mut verdict)? {
-            self.carry(&mut round, &mut verdict).map_err(|(_, error)| error)?;
-            round.finish();
-        }
-        Ok(verdict[0])
-    }
-
-    /// Checks `keys` in order, as if one by one, and fills in `verdicts`. Those
-    /// that memory cannot judge are asked about together.
-    ///
-    /// # Errors
-    ///
-    /// A [`BatchError`] that says how many keys were completed; nothing after
-    /// them is recorded, unless it is [`CheckError::Uncertain`].
-    pub fn check_batch<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        same_length(keys.len(), keys.len(), verdicts.len())?;
-        self.check_all(keys, None, verdicts)
-    }
-
-    /// Checks `keys` in order, each at its own time, and fills in `verdicts`.
-    ///
-    /// # Errors
-    ///
-    /// As [`check_batch`](Self::check_batch).
-    pub fn check_batch_at<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        times: &[Timestamp],
-        verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        same_length(keys.len(), times.len(), verdicts.len())?;
-        self.check_all(keys, Some(times), verdicts)
-    }
-
-    fn check_all<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        times: Option<&[Timestamp]>,
-        verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        let mut round = self.round();
-        for (number, chunk) in keys.chunks(KEYS_PER_QUESTION).enumerate() {
-            let first = number * KEYS_PER_QUESTION;
-            let begun = self.begin(&mut round, first, chunk, times, verdicts);
-            let carried = self.carry(&mut round, verdicts);
-            end_of_chunk(&mut round, begun, carried)?;
-        }
-        round.finish();
-        Ok(())
-    }
-
-    /// Has the store answer all that a round has to ask.
-    fn carry(&self, round: &mut Round<'_>, verdicts: &mut [Verdict]) -> Result<(), Stop> {
-        loop {
-            match round.next(verdicts) {
-                Next::Done => return Ok(()),
-                Next::Wait(listener) => listener.wait(),
-                Next::Ask => {
-                    let replies = self.ask(round);
-                    round.settle(replies, verdicts).map_err(|(index, error)| (index, error.into()))?;
-                }
-            }
-        }
-    }
-
-    fn ask(&self, round: &Round<'_>) -> Replies {
-        let Behind { guard, tiers, ownership } = self.behind();
-        let (questions, recordings) = (round.questions(), round.recordings());
-        let judged = (!questions.is_empty()).then(|| guard.confirm(&questions, tiers.rule()));
-        let owned = ownership.owned(guard.primary()).filter(|_| !recordings.is_empty());
-        let recorded = owned.map(|owned| guard.record(owned, &recordings, tiers.rule()));
-        Replies { judged, recorded }
-    }
-
-    /// Forgets a key, here and in the store, so that its next check is `Unique`:
-    /// for a message whose processing failed.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store
-    /// fails: call again, or the retry may be called a duplicate.
-    pub fn forget(&self, key: &[u8]) -> Result<(), CheckError> {
-        let behind = self.behind();
-        self.follow_clock();
-        let hash = self.hasher.hash(key);
-        let hold = loop {
-            match behind.tiers.hold(hash) {
-                Ok(hold) => break hold,
-                Err(Some(listener)) => listener.wait(),
-                Err(None) => {}
-            }
-        };
-        behind.guard.forget(&[key])?;
-        self.shards.forget(hash, key);
-        drop(hold);
-        Ok(())
-    }
-
-    /// Does maintenance that checks have not come to, in memory and in the
-    /// store: see [`Deduper::maintain`]. The store's share has no budget; it is
-    /// told which keys have expired.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckError::Unconfirmed`] or [`CheckError::Uncertain`] if the store
-    /// fails; what it then keeps is called for again.
-    pub fn maintain(&self, budget: Duration) -> Result<bool, CheckError> {
-        let is_done = self.maintain_tiers(budget);
-        self.behind().guard.expire(self.expired())?;
-        Ok(is_done)
-    }
-}
-
-impl<C, P: Outage> Deduper<C, P> {
+impl<C: Sync, P: Outage> Deduper<C, P> {
     fn behind(&self) -> &Behind<C, P> {
         self.behind.as_ref().expect("a confirmer was given")
     }
@@ -173,6 +31,30 @@ impl<C, P: Outage> Deduper<C, P> {
     fn round(&self) -> Round<'_> {
         let Behind { guard, tiers, .. } = self.behind();
         Round::new(tiers, &self.shards, guard)
+    }
+
+    /// How a check that now asks would come out, as far as memory can tell.
+    fn foresee(&self, hash: KeyHash, key: &[u8], at: Bucket) -> Option<bool> {
+        self.behind().tiers.foresee(&self.shards, hash, key, at)
+    }
+
+    /// The bucket at which to look for a key, of which nobody takes note.
+    fn glance_at(&self, at: Option<Timestamp>) -> Result<Bucket, CheckError> {
+        let rules = self.rules();
+        match at {
+            Some(at) => {
+                self.admit(at)?;
+                Ok(rules.grid.bucket(at))
+            }
+            None if rules.is_event_time() => Err(CheckError::TimeRequired),
+            None => Ok(rules.grid.bucket(self.clock.now()).max(rules.watermark.bucket())),
+        }
+    }
+
+    /// Does a key that the store holds as `found` match in bucket `at`?
+    fn matches(&self, found: &[Option<Record>], at: Bucket) -> bool {
+        let rule = self.behind().tiers.rule();
+        found.iter().flatten().any(|record| rule.matches(record.bucket, at))
     }
 
     /// Fills memory with what an owned store holds. Keys of times ahead move the
@@ -343,7 +225,7 @@ impl<C, P: Outage> Deduper<C, P> {
     }
 }
 
-impl<C, P: Outage> Unheard for Guard<C, P> {
+impl<C: Sync, P: Outage> Unheard for Guard<C, P> {
     fn unheard(&self, sighting: Sighting<'_>) {
         Self::unheard(self, std::iter::once(sighting));
     }
