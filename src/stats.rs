@@ -54,6 +54,8 @@ pub struct ConfirmerStats {
     pub asked_in_vain: u64,
     /// Keys that the store only had to write down, without looking for them.
     pub recorded: u64,
+    /// Keys on their way to the store.
+    pub queued: usize,
     /// Checks that answered `Unconfirmed`.
     pub unconfirmed: u64,
     /// Keys that the table left to the store to stay within the memory limit.

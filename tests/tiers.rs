@@ -103,6 +103,7 @@ struct Rig {
     mode: Mode,
     lateness: Option<Duration>,
     is_exclusive: bool,
+    write_behind: usize,
     clock: Arc<ManualClock>,
     store: Arc<Store>,
     dedup: Tiered,
@@ -110,7 +111,13 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(window: Window, mode: Mode, lateness: Option<Duration>, is_exclusive: bool) -> Self {
+    fn new(
+        window: Window,
+        mode: Mode,
+        lateness: Option<Duration>,
+        is_exclusive: bool,
+        write_behind: usize,
+    ) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let store = Arc::new(Store::default());
         let builder = Deduper::builder(window)
@@ -122,13 +129,16 @@ impl Rig {
             None => builder,
         };
         let oracle = builder.build().unwrap();
-        let dedup = open(window, mode, lateness, is_exclusive, &clock, &store);
-        Self { window, mode, lateness, is_exclusive, clock, store, dedup, oracle }
+        let dedup = open(window, mode, lateness, is_exclusive, write_behind, &clock, &store);
+        Self { window, mode, lateness, is_exclusive, write_behind, clock, store, dedup, oracle }
     }
 
     fn reopen(&mut self) {
-        let Self { window, mode, lateness, is_exclusive, .. } = *self;
-        self.dedup = open(window, mode, lateness, is_exclusive, &self.clock, &self.store);
+        let Self { window, mode, lateness, is_exclusive, write_behind, .. } = *self;
+        // Dropped first: its queue is written then.
+        self.dedup = shared(&Arc::default());
+        self.dedup =
+            open(window, mode, lateness, is_exclusive, write_behind, &self.clock, &self.store);
     }
 
     /// Checks keys by both, in a batch, and has them agree on what is completed.
@@ -177,6 +187,7 @@ fn open(
     mode: Mode,
     lateness: Option<Duration>,
     is_exclusive: bool,
+    write_behind: usize,
     clock: &Arc<ManualClock>,
     store: &Arc<Store>,
 ) -> Tiered {
@@ -186,6 +197,7 @@ fn open(
         .mode(mode)
         .clock(Arc::clone(clock))
         .memory_limit(16 << 20, OnFull::Spill)
+        .write_behind(write_behind)
         .confirm(Arc::clone(store), ownership, Reject)
         .breaker(Breaker::new().failures(u32::MAX));
     let builder = match lateness {
@@ -232,11 +244,12 @@ proptest! {
         is_verified: bool,
         is_event_time: bool,
         is_exclusive: bool,
+        write_behind in prop_oneof![Just(0_usize), 1_usize..30],
         ops in ops(),
     ) {
         let mode = if is_verified { Mode::verified() } else { Mode::fingerprint() };
         let lateness = is_event_time.then_some(WIDTH);
-        let mut rig = Rig::new(window, mode, lateness, is_exclusive);
+        let mut rig = Rig::new(window, mode, lateness, is_exclusive, write_behind);
         for op in ops {
             match op {
                 Op::Check(keys) => rig.check(&keys),
@@ -419,6 +432,97 @@ fn what_the_table_gives_up_the_store_answers() {
     dedup.check_batch(&keys, &mut verdicts).unwrap();
     assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Duplicate));
     assert!(dedup.stats().memory_bytes <= (9 << 20) / 100 * 105);
+}
+
+fn behind(store: &Arc<Store>, keys: usize) -> Tiered {
+    Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .write_behind(keys)
+        .confirm(Arc::clone(store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn verdicts_need_not_wait_for_the_store() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 2);
+    store.fail_next(Fault::Refused);
+    assert_eq!(dedup.check(b"one"), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(b"one"), Ok(Verdict::Duplicate));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 1);
+    assert_eq!(store.recorded.load(Ordering::Relaxed), 0);
+    assert!(dedup.flush().is_err(), "the store fails once");
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 1);
+    dedup.flush().unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert_eq!(dedup.check(b"one"), Ok(Verdict::Duplicate));
+}
+
+#[test]
+fn a_full_queue_has_checks_wait_for_the_store() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 2);
+    // Two are queued, then written as enough; of the rest some go the long way.
+    for key in 0_u8..10 {
+        assert_eq!(dedup.check(&[key]), Ok(Verdict::Unique));
+        assert!(dedup.stats().confirmer.unwrap().queued <= 2);
+    }
+    store.faults.lock().unwrap().extend([Fault::Refused; 2]);
+    let checks: Vec<_> = (10_u8..13).map(|key| dedup.check(&[key])).collect();
+    assert!(checks.iter().any(Result::is_ok), "{checks:?}");
+    for key in 0..13 {
+        let known = dedup.check(&[key]).unwrap();
+        let failed = key >= 10 && checks[usize::from(key) - 10].is_err();
+        assert_eq!(known, if failed { Verdict::Unique } else { Verdict::Duplicate }, "{key}");
+    }
+}
+
+#[test]
+fn what_is_on_its_way_arrives_when_the_deduper_is_dropped() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Duplicate));
+}
+
+#[test]
+fn a_key_forgotten_on_its_way_does_not_arrive() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.forget(b"key").unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.forget(b"key").unwrap();
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn what_the_table_gives_up_on_its_way_is_known() {
+    const KEYS: u32 = 600_000;
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(KEYS.into())
+        .memory_limit(9 << 20, OnFull::Spill)
+        .write_behind(KEYS as usize)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .breaker(Breaker::new().failures(u32::MAX))
+        .build()
+        .unwrap();
+    // The store fails all the while, so that all stay on their way.
+    store.faults.lock().unwrap().extend(vec![Fault::Refused; 10_000]);
+    let keys: Vec<_> = (0..KEYS).map(u32::to_le_bytes).collect();
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    // A few false alarms of the filter have to ask, and fail.
+    let failed: Vec<_> = keys.iter().filter(|key| dedup.check(*key).is_err()).collect();
+    assert!(failed.len() < keys.len() / 50, "{}", failed.len());
+    store.faults.lock().unwrap().clear();
+    assert!(dedup.stats().confirmer.unwrap().spilled > 0);
+    dedup.check_batch(&keys, &mut verdicts).unwrap();
+    let uniques = verdicts.iter().filter(|verdict| verdict.is_unique()).count();
+    assert_eq!(uniques, failed.len());
 }
 
 #[test]

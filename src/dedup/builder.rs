@@ -8,7 +8,7 @@ use crate::memory::{Budget, MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::shard::{Rules, Shards};
 use crate::sync::atomic::AtomicUsize;
-use crate::tier::Tiers;
+use crate::tier::{Queue, Tiers};
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -84,6 +84,7 @@ struct Settings {
     trusted_keys: bool,
     custom_hash: Option<KeyHasher>,
     filter_rate: f64,
+    write_behind: usize,
 }
 
 impl Builder {
@@ -101,6 +102,7 @@ impl Builder {
             trusted_keys: false,
             custom_hash: None,
             filter_rate: DEFAULT_FILTER_RATE,
+            write_behind: 0,
         };
         Self { settings, slow: None }
     }
@@ -192,6 +194,17 @@ impl<C: Sync, P: Outage> Builder<C, P> {
         if let Some(slow) = &mut self.slow {
             slow.breaker = breaker;
         }
+        self
+    }
+
+    /// With an exclusively owned confirmer that blocks: verdicts on new keys do not
+    /// wait for the store; up to so many keys are on their way to it. They are written
+    /// together, by checks, when there are some thousand, and by
+    /// [`flush`](Deduper::flush) and [`maintain`](Deduper::maintain). A process that is killed takes
+    /// those with it that are on their way: their retries are then `Unique` again.
+    /// 0 unless told: a verdict waits until its key is in the store.
+    pub fn write_behind(mut self, keys: usize) -> Self {
+        self.settings.write_behind = keys;
         self
     }
 
@@ -307,7 +320,10 @@ impl Settings {
             rule = rule.lifetime(lifetime);
         }
         let first_token = u64::from_le_bytes(random_bytes()?);
-        let tiers = Tiers::new(rule, ownership.is_exclusive(), filter, first_token);
+        let is_exclusive = ownership.is_exclusive();
+        let queues = is_exclusive && self.write_behind > 0;
+        let queue = queues.then(|| Queue::new(self.write_behind));
+        let tiers = Tiers::new(rule, is_exclusive, filter, queue, first_token);
         let guard = Guard::new(confirmer, outage, breaker, Arc::clone(clock));
         Ok(Box::new(Behind { guard, ownership, tiers }))
     }

@@ -62,6 +62,22 @@ struct Behind<C, P> {
     tiers: Tiers,
 }
 
+impl<C, P> Drop for Behind<C, P> {
+    /// Writes what is on its way to the store: a deduper that is dropped forgets
+    /// nothing, if the store does not fail.
+    fn drop(&mut self) {
+        let Some(queue) = self.tiers.queue() else { return };
+        let Some(owned) = self.ownership.owned(self.guard.primary()) else { return };
+        loop {
+            let batch = queue.take();
+            if batch.is_empty() || owned.record(&batch.sightings()).is_err() {
+                return;
+            }
+            self.tiers.arrived(batch);
+        }
+    }
+}
+
 /// Which times a deduper runs on.
 #[derive(Clone, Copy, Debug)]
 enum Domain {

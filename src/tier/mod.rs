@@ -16,8 +16,10 @@
 //! - Nobody waits for a key while he holds another.
 
 mod pending;
+mod queue;
 mod round;
 
+pub(crate) use queue::{Batch, Queue};
 pub(crate) use round::{Check, Next, Replies, Round, Unheard};
 
 use crate::confirm::{Answer, AnsweredBy, Rule, Token};
@@ -38,6 +40,8 @@ pub(crate) struct Tiers {
     /// Knows all keys of the window, where the table may not.
     filter: Option<Shards>,
     pending: Pending,
+    /// New keys on their way to an owned store, if verdicts do not wait for it.
+    queue: Option<Queue>,
     next_token: AtomicU64,
     /// False once memory could not remember a key that the store has.
     is_whole: AtomicBool,
@@ -100,6 +104,7 @@ impl Tiers {
         rule: Rule,
         is_exclusive: bool,
         filter: Option<Shards>,
+        queue: Option<Queue>,
         first_token: u64,
     ) -> Self {
         Self {
@@ -107,6 +112,7 @@ impl Tiers {
             is_exclusive,
             filter,
             pending: Pending::new(),
+            queue,
             next_token: AtomicU64::new(first_token),
             is_whole: AtomicBool::new(true),
             counts: Counts::default(),
@@ -121,6 +127,16 @@ impl Tiers {
         self.filter.as_ref()
     }
 
+    /// Keys on their way to the store.
+    pub(crate) const fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref()
+    }
+
+    /// Keys that were on their way have arrived.
+    pub(crate) fn arrived(&self, batch: Batch<'_>) {
+        batch.written(|queued| self.pending.arrived(queued.hash, queued.bucket));
+    }
+
     /// Does memory still know all keys that the store has?
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole.load(Ordering::Relaxed)
@@ -128,8 +144,17 @@ impl Tiers {
 
     /// What the store must be called for to judge a key; `None`: it is a
     /// duplicate, and that is all.
-    fn purpose(&self, table: &Shards, hash: KeyHash, key: &[u8], at: Bucket) -> Option<Purpose> {
-        match table.recall(hash, key, at) {
+    fn purpose(
+        &self,
+        table: &Shards,
+        hash: KeyHash,
+        key: &[u8],
+        at: Bucket,
+        queued: Option<Bucket>,
+    ) -> Option<Purpose> {
+        // What is on its way the table may have given up already.
+        let queued = queued.filter(|bucket| self.rule.matches(*bucket, at));
+        match queued.or_else(|| table.recall(hash, key, at)) {
             Some(bucket) if !self.rule.is_sliding() || bucket >= at => None,
             Some(_) if self.is_exclusive => Some(Purpose::Refresh),
             None if self.is_surely_new(hash, key, at) => Some(Purpose::Record),
@@ -145,7 +170,7 @@ impl Tiers {
         key: &[u8],
         at: Bucket,
     ) -> Option<bool> {
-        match self.purpose(table, hash, key, at) {
+        match self.purpose(table, hash, key, at, self.pending.on_its_way(hash)) {
             None | Some(Purpose::Refresh) => Some(true),
             Some(Purpose::Record) => Some(false),
             Some(Purpose::Judge) => None,
@@ -207,7 +232,7 @@ impl Tiers {
     /// Makes a key the caller's, so that nobody asks about it meanwhile; or what
     /// to wait for before trying again.
     pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
-        match self.pending.claim(hash, || Some(())) {
+        match self.pending.claim(hash, |_| Some(())) {
             Claim::Granted(()) => Ok(Hold { tiers: self, hash }),
             _ => Err(self.pending.listen(hash)),
         }

@@ -1,11 +1,13 @@
-//! Keys about which the confirmer is being asked: one asks, the others wait.
+//! Keys about which the confirmer is being asked: one asks, the others wait. And
+//! keys that are on their way to it.
 
 use crate::hash::KeyHash;
+use crate::time::Bucket;
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
 use event_listener::{Event, EventListener};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Threads that ask about different keys rarely meet.
 const STRIPES: usize = 256;
@@ -19,8 +21,17 @@ pub(super) struct Pending {
 
 #[derive(Debug, Default)]
 struct Stripe {
-    keys: Mutex<HashSet<KeyHash, RandomState>>,
+    keys: Mutex<HashMap<KeyHash, Standing, RandomState>>,
     settled: Event,
+}
+
+/// Why a key is here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// Somebody asks about it.
+    is_asked: bool,
+    /// It is new since this bucket, and on its way to the store.
+    queued: Option<Bucket>,
 }
 
 /// What became of a wish to ask about a key.
@@ -38,29 +49,60 @@ impl Pending {
         Self { stripes: (0..STRIPES).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Makes a key the caller's to ask about if `is_needed` still says so and
-    /// nobody else does.
+    /// Makes a key the caller's to ask about if `need` still says so, told in
+    /// which bucket it is on its way to the store, and nobody else does.
     pub(super) fn claim<T>(
         &self,
         hash: KeyHash,
-        is_needed: impl FnOnce() -> Option<T>,
+        need: impl FnOnce(Option<Bucket>) -> Option<T>,
     ) -> Claim<T> {
         let mut keys = self.stripe(hash).keys.lock();
-        if keys.contains(&hash) {
+        let standing = keys.get(&hash).copied().unwrap_or_default();
+        if standing.is_asked {
             return Claim::Busy;
         }
         // Under the lock: whoever asked before has remembered the outcome
         // before he let go of the key.
-        let Some(need) = is_needed() else { return Claim::Settled };
-        keys.insert(hash);
+        let Some(need) = need(standing.queued) else { return Claim::Settled };
+        keys.insert(hash, Standing { is_asked: true, ..standing });
         Claim::Granted(need)
     }
 
     /// Lets go of a key.
     pub(super) fn release(&self, hash: KeyHash) {
-        let stripe = self.stripe(hash);
-        stripe.keys.lock().remove(&hash);
-        stripe.settled.notify(usize::MAX);
+        self.change(hash, |standing| standing.is_asked = false);
+        self.stripe(hash).settled.notify(usize::MAX);
+    }
+
+    /// A key is on its way to the store, where it counts from `bucket` on.
+    pub(super) fn queued(&self, hash: KeyHash, bucket: Bucket) {
+        self.change(hash, |standing| standing.queued = standing.queued.max(Some(bucket)));
+    }
+
+    /// The bucket in which a key is on its way to the store, if it is.
+    pub(super) fn on_its_way(&self, hash: KeyHash) -> Option<Bucket> {
+        self.stripe(hash).keys.lock().get(&hash)?.queued
+    }
+
+    /// A key that was on its way has arrived.
+    pub(super) fn arrived(&self, hash: KeyHash, bucket: Bucket) {
+        self.change(hash, |standing| {
+            standing.queued = standing.queued.filter(|queued| *queued > bucket);
+        });
+    }
+
+    /// A key may be on its way, and is not to count for that.
+    pub(super) fn disown(&self, hash: KeyHash) {
+        self.change(hash, |standing| standing.queued = None);
+    }
+
+    fn change(&self, hash: KeyHash, change: impl FnOnce(&mut Standing)) {
+        let mut keys = self.stripe(hash).keys.lock();
+        let standing = keys.entry(hash).or_default();
+        change(standing);
+        if !standing.is_asked && standing.queued.is_none() {
+            keys.remove(&hash);
+        }
     }
 
     /// What to wait for until a key may no longer be pending; `None` if it is not.
@@ -68,7 +110,8 @@ impl Pending {
         let stripe = self.stripe(hash);
         // Listening comes first, or the news might come between.
         let listener = stripe.settled.listen();
-        stripe.keys.lock().contains(&hash).then_some(listener)
+        let is_asked = stripe.keys.lock().get(&hash).is_some_and(|standing| standing.is_asked);
+        is_asked.then_some(listener)
     }
 
     fn stripe(&self, hash: KeyHash) -> &Stripe {

@@ -10,6 +10,7 @@
 //! whose verdict was lost.
 
 use super::pending::Claim;
+use super::queue::Queued;
 use super::{Purpose, Tiers};
 use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, Token};
 use crate::hash::KeyHash;
@@ -91,17 +92,38 @@ impl<'a> Round<'a> {
             return None;
         }
         let Check { hash, key, at, .. } = check;
-        match tiers.pending.claim(hash, || tiers.purpose(table, hash, key, at)) {
+        match tiers.pending.claim(hash, |queued| tiers.purpose(table, hash, key, at, queued)) {
             Claim::Settled => {
                 tiers.counts.duplicates.add(1);
                 return Some(Verdict::Duplicate);
             }
             Claim::Busy => self.put_off.push(check),
             Claim::Granted(purpose) => {
-                self.asking.push(Asking { check, token: tiers.draw_token(), purpose });
+                let asking = Asking { check, token: tiers.draw_token(), purpose };
+                if self.queue(asking) {
+                    let by = AnsweredBy::Primary;
+                    return Some(self.settle_one(asking, Answer::New, by));
+                }
+                self.asking.push(asking);
             }
         }
         None
+    }
+
+    /// Leaves a key to be written later, if there is only to write and there is room
+    /// in the queue.
+    fn queue(&self, asking: Asking<'_>) -> bool {
+        let Asking { check: Check { hash, key, at, .. }, token, purpose } = asking;
+        let Some(queue) = self.tiers.queue.as_ref().filter(|_| !purpose.is_question()) else {
+            return false;
+        };
+        // Before it can arrive.
+        self.tiers.pending.queued(hash, at);
+        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
+        if !is_queued {
+            self.tiers.pending.arrived(hash, at);
+        }
+        is_queued
     }
 
     /// What the store is to judge.
@@ -223,6 +245,7 @@ impl Drop for Round<'_> {
         self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
             self.store.unheard(won.sighting());
+            self.tiers.pending.disown(won.check.hash);
             self.table.forget(won.check.hash, won.check.key);
         }
     }

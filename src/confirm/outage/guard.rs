@@ -26,16 +26,18 @@ pub(crate) struct Guard<C, P> {
     books: Books,
 }
 
+impl<C, P> Guard<C, P> {
+    /// The confirmer itself, for what only its kind can do.
+    pub(crate) const fn primary(&self) -> &C {
+        &self.primary
+    }
+}
+
 impl<C, P: Outage> Guard<C, P> {
     /// `clock` tells the breaker the time.
     pub(crate) fn new(primary: C, policy: P, breaker: Breaker, clock: Arc<dyn Clock>) -> Self {
         let books = Books::new(breaker, policy.journal_limit_bytes(), clock);
         Self { primary, policy, books }
-    }
-
-    /// The confirmer itself, for what only its kind can do.
-    pub(crate) const fn primary(&self) -> &C {
-        &self.primary
     }
 
     /// Nobody will hear the answers to these sightings: their keys' next ones are

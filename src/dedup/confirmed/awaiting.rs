@@ -38,8 +38,8 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Deduper<C, P> {
         let (mut verdict, mut round) = ([Verdict::Duplicate], self.round());
         if self.begin_one(&mut round, key, at, &mut verdict)? {
             self.carry_async(&mut round, &mut verdict).await.map_err(|(_, error)| error)?;
-            round.finish();
         }
+        round.finish();
         Ok(verdict[0])
     }
 

@@ -4,7 +4,7 @@ use super::super::batch::{Stop, same_length};
 use super::super::{BatchError, Behind, CheckError, Deduper};
 use super::{KEYS_PER_QUESTION, end_of_chunk};
 use crate::confirm::{Confirmer, Outage};
-use crate::tier::{Next, Replies, Round};
+use crate::tier::{Next, Queue, Replies, Round};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::Listener as _;
@@ -41,8 +41,9 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         let (mut verdict, mut round) = ([Verdict::Duplicate], self.round());
         if self.begin_one(&mut round, key, at, &mut verdict)? {
             self.carry(&mut round, &mut verdict).map_err(|(_, error)| error)?;
-            round.finish();
         }
+        round.finish();
+        self.write_if_due();
         Ok(verdict[0])
     }
 
@@ -88,6 +89,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
             let first = number * KEYS_PER_QUESTION;
             let begun = self.begin(&mut round, first, chunk, times, verdicts);
             let carried = self.carry(&mut round, verdicts);
+            self.write_if_due();
             end_of_chunk(&mut round, begun, carried)?;
         }
         round.finish();
@@ -108,6 +110,41 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
                 }
             }
         }
+    }
+
+    /// Writes some of what is queued if there is enough of it. A failure is not this
+    /// check's: the keys stay queued, and when the queue is full checks wait for
+    /// the store themselves.
+    fn write_if_due(&self) {
+        if self.behind().tiers.queue().is_some_and(Queue::is_due) {
+            let _ = self.write_some();
+        }
+    }
+
+    /// Writes some of what is queued. False if there is nothing.
+    fn write_some(&self) -> Result<bool, CheckError> {
+        let Behind { guard, tiers, ownership } = self.behind();
+        let owned = ownership.owned(guard.primary());
+        let Some((queue, owned)) = tiers.queue().zip(owned) else { return Ok(false) };
+        let batch = queue.take();
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        guard.record(owned, &batch.sightings(), tiers.rule())?;
+        tiers.arrived(batch);
+        Ok(true)
+    }
+
+    /// Writes all keys to the store whose verdicts did not wait for it
+    /// ([`Builder::write_behind`](crate::Builder::write_behind)).
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store fails;
+    /// the keys stay queued.
+    pub fn flush(&self) -> Result<(), CheckError> {
+        while self.write_some()? {}
+        Ok(())
     }
 
     fn ask(&self, round: &Round<'_>) -> Replies {
@@ -168,6 +205,8 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
                 Err(None) => {}
             }
         };
+        // What is on its way must not arrive afterwards.
+        self.flush()?;
         behind.guard.forget(&[key])?;
         self.shards.forget(hash, key);
         drop(hold);
@@ -188,6 +227,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         let start = Instant::now();
         let is_done = self.maintain_tiers(budget);
         let Behind { guard, tiers, .. } = self.behind();
+        self.flush()?;
         while guard.write_back(tiers.rule())? && start.elapsed() < budget {}
         guard.expire(self.expired())?;
         Ok(is_done)

@@ -14,7 +14,7 @@ use crate::filter::Layers;
 use crate::hash::KeyHash;
 use crate::shard::{Coming, Present, Shards, all, ones};
 use crate::stats::{ConfirmerStats, Stats};
-use crate::tier::{Check, Round, Unheard};
+use crate::tier::{Check, Queue, Round, Unheard};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 use std::time::Duration;
@@ -214,6 +214,7 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
                 asked: counts.asked.sum(),
                 asked_in_vain: counts.asked_in_vain.sum(),
                 recorded: counts.recorded.sum(),
+                queued: tiers.queue().map_or(0, Queue::len),
                 unconfirmed: counts.unconfirmed.sum(),
                 spilled: stats.evicted,
                 filter_rate: filter.map(|(filter, total)| total.filter_rate / filter.len() as f64),
