@@ -65,8 +65,12 @@ pub mod conformance;
 mod embedded;
 mod error;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod rule;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBuilder, RedisConfirmer, RedisStats};
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};

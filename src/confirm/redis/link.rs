@@ -1,0 +1,158 @@
+//! The connection to one server: made when it is needed, and anew after it broke.
+
+use super::batch::Naming;
+use super::failure::{Failure, connecting, refused};
+use crate::confirm::StoreError;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Value};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+pub(super) struct Link {
+    client: Client,
+    /// Of connecting, and of each reply.
+    timeout: Duration,
+    state: Mutex<State>,
+    connections: AtomicU64,
+    restarts: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<MultiplexedConnection>,
+    /// Which connection it is, so that a call that fails ends its own alone.
+    number: u64,
+    /// The server process that we were connected to last.
+    run_id: Option<String>,
+}
+
+impl Link {
+    pub(super) fn new(server: ConnectionInfo, timeout: Duration) -> RedisResult<Self> {
+        Ok(Self {
+            client: Client::open(server)?,
+            timeout,
+            state: Mutex::default(),
+            connections: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+        })
+    }
+
+    /// Where the server is, and how to speak to it.
+    pub(super) fn server(&self) -> &ConnectionInfo {
+        self.client.get_connection_info()
+    }
+
+    /// How many connections were made.
+    pub(super) fn connections(&self) -> u64 {
+        // Relaxed, here and below: the count alone matters.
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many of these led to another server process than the one before.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Connects, if there is no connection.
+    pub(super) async fn reach(&self) -> Result<(), StoreError> {
+        self.connection().await.map(drop)
+    }
+
+    /// Has a command done; `asking` for a slot that is on its way to this server.
+    pub(super) async fn call(
+        &self,
+        command: impl Fn(Naming) -> Cmd,
+        asking: bool,
+    ) -> Result<Value, Failure> {
+        let (mut connection, number) = self.connection().await.map_err(Failure::Unreached)?;
+        let mut reply = send(&mut connection, command(Naming::ByHash), asking).await;
+        if matches!(&reply, Err(error) if error.code() == Some("NOSCRIPT")) {
+            reply = send(&mut connection, command(Naming::BySource), asking).await;
+        }
+        let failure = match reply {
+            Ok(value) => return Ok(value),
+            Err(error) => Failure::of_sent(error),
+        };
+        if failure.ends_connection() {
+            self.end(number).await;
+        }
+        Err(failure)
+    }
+
+    /// The connection, shared by all callers, and its number. While one caller
+    /// connects the others wait for it.
+    async fn connection(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((connection.clone(), state.number));
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout));
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(connecting)?;
+        let run_id = inspected(&mut connection).await?;
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        if state.run_id.is_some() && run_id.is_some() && state.run_id != run_id {
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+        state.run_id = run_id.or(state.run_id.take());
+        state.number += 1;
+        state.connection = Some(connection.clone());
+        Ok((connection, state.number))
+    }
+
+    /// Lets the next call connect anew, unless one has already.
+    async fn end(&self, number: u64) {
+        let mut state = self.state.lock().await;
+        if state.number == number {
+            state.connection = None;
+        }
+    }
+}
+
+/// Sends a command, and before it, so that no other comes between, what it needs
+/// to be taken for a slot that is being moved.
+async fn send(
+    connection: &mut MultiplexedConnection,
+    command: Cmd,
+    asking: bool,
+) -> RedisResult<Value> {
+    let reply = if asking {
+        let mut both = redis::pipe();
+        both.add_command(redis::cmd("ASKING")).add_command(command);
+        connection.req_packed_commands(&both, 0, 2).await?.pop().unwrap_or(Value::Nil)
+    } else {
+        connection.req_packed_command(&command).await?
+    };
+    match reply {
+        Value::ServerError(error) => Err(error.into()),
+        value => Ok(value),
+    }
+}
+
+/// Which process the server is, if it tells; refuses one that would evict keys.
+async fn inspected(connection: &mut MultiplexedConnection) -> Result<Option<String>, StoreError> {
+    let info = match redis::cmd("INFO").query_async::<String>(connection).await {
+        Ok(info) => info,
+        // Whoever may not ask this may still confirm.
+        Err(error) if error.code() == Some("NOPERM") => return Ok(None),
+        Err(error) => return Err(connecting(error)),
+    };
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
+    let limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
+    match field("maxmemory_policy") {
+        Some(policy) if limited && policy != "noeviction" => Err(refused(format!(
+            "the server evicts keys to stay within its memory, so it would forget early: set its \
+             maxmemory-policy to noeviction instead of {policy}"
+        ))),
+        _ => Ok(field("run_id").map(str::to_owned)),
+    }
+}
