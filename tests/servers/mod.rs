@@ -1,7 +1,8 @@
 //! Real servers for tests: each is started by the test that needs it, in a folder
 //! of its own, and gone with it, also when the test panics.
 
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, reason = "each test binary compiles all of it and uses its own part")]
+#![allow(unreachable_pub, reason = "a module of a test binary has nobody outside to reach it")]
 
 pub mod proxy;
 pub mod redis;

@@ -1,5 +1,7 @@
-//! Stands between a client and a server, to lose a reply or cut the connection.
+//! Stands between a client and a server, to lose a reply, cut connections or hold
+//! up what is sent.
 
+use super::wait_until;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +10,22 @@ use std::thread;
 
 pub struct Proxy {
     port: u16,
-    wires: Arc<Wires>,
+    shared: Arc<Shared>,
 }
 
 /// What all connections share.
-struct Wires {
+struct Shared {
     target: u16,
     loses_reply: AtomicBool,
     is_cut: AtomicBool,
     is_closed: AtomicBool,
-    /// Both ends of every connection.
-    ends: Mutex<Vec<TcpStream>>,
+    wires: Mutex<Vec<Wire>>,
+}
+
+/// One connection.
+struct Wire {
+    ends: [TcpStream; 2],
+    is_held: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -26,14 +33,14 @@ impl Proxy {
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wires = Arc::new(Wires {
+        let shared = Arc::new(Shared {
             target,
             loses_reply: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            ends: Mutex::default(),
+            wires: Mutex::default(),
         });
-        let shared = Arc::clone(&wires);
+        let proxy = Self { port, shared: Arc::clone(&shared) };
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if shared.is_closed.load(Ordering::SeqCst) {
@@ -42,7 +49,7 @@ impl Proxy {
                 shared.connect(client);
             }
         });
-        Self { port, wires }
+        proxy
     }
 
     pub fn port(&self) -> u16 {
@@ -52,62 +59,86 @@ impl Proxy {
     /// Lets the server's next reply on any connection vanish, and the connection
     /// with it.
     pub fn lose_next_reply(&self) {
-        self.wires.loses_reply.store(true, Ordering::SeqCst);
+        self.shared.loses_reply.store(true, Ordering::SeqCst);
     }
 
     /// Ends all connections, and each new one at once.
     pub fn cut(&self) {
-        self.wires.is_cut.store(true, Ordering::SeqCst);
-        self.wires.hang_up();
+        self.shared.is_cut.store(true, Ordering::SeqCst);
+        self.shared.hang_up();
     }
 
     /// Lets connections through again.
     pub fn mend(&self) {
-        self.wires.is_cut.store(false, Ordering::SeqCst);
+        self.shared.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Holds up what is sent to the server over the connections that there are,
+    /// even when the client has hung up; new ones are not held.
+    pub fn hold(&self) {
+        self.shared.set_held(true);
+    }
+
+    /// Lets go what was held.
+    pub fn release(&self) {
+        self.shared.set_held(false);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.wires.is_closed.store(true, Ordering::SeqCst);
-        self.wires.hang_up();
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.shared.hang_up();
         // Wakes the thread that waits for clients.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
-impl Wires {
+impl Shared {
     fn connect(self: &Arc<Self>, client: TcpStream) {
         if self.is_cut.load(Ordering::SeqCst) {
             return;
         }
         let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
         let again = |end: &TcpStream| end.try_clone().unwrap();
-        self.ends.lock().unwrap().extend([again(&client), again(&server)]);
-        let (from_client, to_client) = (again(&client), client);
-        let (from_server, to_server) = (again(&server), server);
-        let wires = Arc::clone(self);
-        thread::spawn(move || wires.carry(from_client, to_server, false));
-        let wires = Arc::clone(self);
-        thread::spawn(move || wires.carry(from_server, to_client, true));
+        let is_held = Arc::new(AtomicBool::new(false));
+        let wire = Wire { ends: [again(&client), again(&server)], is_held: Arc::clone(&is_held) };
+        self.wires.lock().unwrap().push(wire);
+        let (from_client, to_server) = (again(&client), again(&server));
+        thread::spawn(move || {
+            carry(from_client, to_server, || {
+                wait_until("the proxy releases", || !is_held.load(Ordering::SeqCst));
+                true
+            });
+        });
+        let shared = Arc::clone(self);
+        thread::spawn(move || {
+            carry(server, client, || !shared.loses_reply.swap(false, Ordering::SeqCst));
+        });
     }
 
-    /// Carries bytes one way until either end hangs up.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, are_replies: bool) {
-        let mut bytes = vec![0; 1 << 16];
-        while let Ok(length @ 1..) = from.read(&mut bytes) {
-            let is_lost = are_replies && self.loses_reply.swap(false, Ordering::SeqCst);
-            if is_lost || to.write_all(&bytes[..length]).is_err() {
-                break;
-            }
+    fn set_held(&self, is_held: bool) {
+        for wire in self.wires.lock().unwrap().iter() {
+            wire.is_held.store(is_held, Ordering::SeqCst);
         }
-        let _ = from.shutdown(Shutdown::Both);
-        let _ = to.shutdown(Shutdown::Both);
     }
 
     fn hang_up(&self) {
-        for end in self.ends.lock().unwrap().drain(..) {
+        self.set_held(false);
+        for end in self.wires.lock().unwrap().drain(..).flat_map(|wire| wire.ends) {
             let _ = end.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// Carries bytes one way until either end hangs up, or they are not `let_through`.
+fn carry(mut from: TcpStream, mut to: TcpStream, let_through: impl Fn() -> bool) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        if !let_through() || to.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
 }

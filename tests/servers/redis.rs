@@ -59,6 +59,11 @@ impl Redis {
         command(line).query(&mut self.connection().unwrap()).unwrap()
     }
 
+    fn setting(&self, name: &str) -> &str {
+        let at = self.settings.iter().position(|setting| setting == name).unwrap();
+        &self.settings[at + 1]
+    }
+
     fn wait(&self) {
         wait_until("redis-server answers", || {
             let ping = |mut connection| command("PING").query::<String>(&mut connection);
@@ -83,40 +88,71 @@ fn command(line: &str) -> Cmd {
     command
 }
 
-/// Three servers, with a third of the slots each.
+fn node() -> Redis {
+    let bus = free_port().to_string();
+    let mut settings = vec!["--cluster-enabled", "yes", BUS, &bus];
+    settings.extend(["--cluster-node-timeout", NODE_TIMEOUT_MS]);
+    settings.extend(["--cluster-require-full-coverage", "no"]);
+    Redis::start(&settings)
+}
+
+/// Three servers, with a third of the slots each, and replicas.
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
 }
 
+/// How long a server of a cluster is silent before the others take it for dead.
+const NODE_TIMEOUT_MS: &str = "2000";
+const BUS: &str = "--cluster-port";
+
 impl RedisCluster {
     pub fn start() -> Self {
-        let node = |_| {
-            let port = free_port().to_string();
-            let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", &port];
-            Redis::start(&[["--cluster-enabled", "yes"].as_slice(), &timeout].concat())
-        };
-        let cluster = Self { nodes: (0..3).map(node).collect() };
-        cluster.join();
-        cluster
-    }
-
-    fn join(&self) {
+        let cluster = Self { nodes: (0..3).map(|_| node()).collect() };
         let thirds = ["0 5460", "5461 10922", "10923 16383"];
-        for (epoch, (node, slots)) in (1..).zip(self.nodes.iter().zip(thirds)) {
+        for (epoch, (node, slots)) in (1..).zip(cluster.nodes.iter().zip(thirds)) {
             let _: () = node.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
             let _: () = node.ask(&format!("CLUSTER SET-CONFIG-EPOCH {epoch}"));
         }
-        for other in &self.nodes[1..] {
-            let bus = &other.settings[5];
-            let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port());
-            let _: () = self.nodes[0].ask(&meet);
-        }
+        cluster.nodes[1..].iter().for_each(|other| cluster.meet(other));
+        cluster.wait_for(3);
+        cluster
+    }
+
+    /// Adds a replica of one server, which comes last in `nodes`.
+    pub fn add_replica(&mut self, of: usize) {
+        let replica = node();
+        self.meet(&replica);
+        self.nodes.push(replica);
+        self.wait_for(self.nodes.len());
+        let (replica, id) = (&self.nodes[self.nodes.len() - 1], self.id(of));
+        let _: () = replica.ask(&format!("CLUSTER REPLICATE {id}"));
+        wait_until("the replica follows, on its disk too", || {
+            let info: String = replica.ask("INFO");
+            ["master_link_status:up", "aof_rewrite_scheduled:0", "aof_rewrite_in_progress:0"]
+                .iter()
+                .all(|state| info.contains(state))
+        });
+    }
+
+    fn meet(&self, other: &Redis) {
+        let bus = other.setting(BUS);
+        let _: () = self.nodes[0].ask(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port()));
+    }
+
+    fn wait_for(&self, size: usize) {
+        let known = format!("cluster_known_nodes:{size}");
         wait_until("the cluster is whole", || {
             self.nodes.iter().all(|node| {
                 let info: String = node.ask("CLUSTER INFO");
-                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                ["cluster_state:ok", "cluster_slots_ok:16384", &known]
+                    .iter()
+                    .all(|state| info.contains(state))
             })
         });
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].ask("CLUSTER MYID")
     }
 
     pub fn urls(&self) -> Vec<String> {
@@ -127,8 +163,7 @@ impl RedisCluster {
     /// `halfway` is called when some of the keys have moved.
     pub fn move_slot(&self, slot: u16, from: usize, to: usize, mut halfway: impl FnMut()) {
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
-        let (from_id, to_id): (String, String) =
-            (source.ask("CLUSTER MYID"), target.ask("CLUSTER MYID"));
+        let (from_id, to_id) = (self.id(from), self.id(to));
         let _: () = target.ask(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
         let _: () = source.ask(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
         loop {
@@ -142,7 +177,8 @@ impl RedisCluster {
             let _: () = migrate.query(&mut source.connection().unwrap()).unwrap();
             halfway();
         }
-        for node in [target, source].into_iter().chain(&self.nodes) {
+        // The others hear of it from these two.
+        for node in [target, source] {
             let _: () = node.ask(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
         }
     }
