@@ -13,7 +13,7 @@ const SOURCE: &str = include_str!("script.lua");
 static HASH: LazyLock<String> = LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned());
 
 /// At most so many keys go into one call: the server does nothing else
-/// meanwhile, some 2 ms.
+/// meanwhile, some 3 ms on a small virtual machine. Lua's stack holds 8,000.
 const CALL_KEYS: usize = 1_024;
 
 /// And at most so many bytes of names, unless one alone is longer.
