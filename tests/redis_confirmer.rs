@@ -240,6 +240,54 @@ fn large_batches_with_repeats() {
 }
 
 #[test]
+fn a_batch_is_one_call() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let confirmer = connected(&runtime, RedisConfirmer::server(server.url()));
+    let keys = keys("key", 256);
+    let confirm = || runtime.block_on(confirmer.confirm(&sightings(&keys, 7), fixed())).unwrap();
+    confirm();
+    let _: () = server.ask("CONFIG RESETSTAT");
+    confirm();
+    let calls: String = server.ask("INFO commandstats");
+    assert!(calls.contains("cmdstat_evalsha:calls=1,"), "{calls}");
+}
+
+#[test]
+fn of_many_tasks_that_race_one_wins_each_key() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&["--appendfsync", "no"]), runtime());
+    let confirmers = [(); 2].map(|()| {
+        let builder = RedisConfirmer::server(server.url()).timeout(Duration::from_secs(10));
+        Arc::new(connected(&runtime, builder))
+    });
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let confirmer = Arc::clone(&confirmers[task % 2]);
+            runtime.spawn(async move {
+                let keys = keys("contested", 50);
+                let mut asked = sightings(&keys, 7);
+                asked.rotate_left(task % 50);
+                let mut answers = confirmer.confirm(&asked, fixed()).await.unwrap();
+                answers.rotate_right(task % 50);
+                answers
+            })
+        })
+        .collect();
+    let mut wins = [0; 50];
+    for task in tasks {
+        for (wins, answer) in wins.iter_mut().zip(runtime.block_on(task).unwrap()) {
+            *wins += u8::from(answer == Answer::New);
+        }
+    }
+    assert_eq!(wins, [1; 50]);
+}
+
+#[test]
 fn records_last_as_long_as_the_rule_or_the_retention_says() {
     if !is_installed(PROGRAM) {
         return;
@@ -318,7 +366,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
         return;
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
-    let timeout = Duration::from_millis(400);
+    let timeout = Duration::from_secs(1);
     let confirmer = connected(&runtime, RedisConfirmer::server(server.url()).timeout(timeout));
     let asked = ["a", "b"];
     let asked = sightings(&asked, 7);
@@ -337,6 +385,67 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
     let answers = runtime.block_on(insist(&confirmer, &asked));
     assert_eq!(answers, [Answer::New, Answer::New]);
     assert_eq!(confirmer.stats().restarts, 0);
+}
+
+#[test]
+fn a_call_given_up_never_undoes_a_later_forget() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}/", proxy.port());
+    let builder = RedisConfirmer::server(url).timeout(Duration::from_secs(1));
+    let confirmer = connected(&runtime, builder);
+    let ask = |key: &str| runtime.block_on(confirmer.confirm(&sightings(&[key], 7), fixed()));
+    // The server must know the script.
+    ask("another key").unwrap();
+    proxy.hold();
+    assert_eq!(kind(ask("key")), Some(StoreErrorKind::Timeout));
+    runtime.block_on(confirmer.forget(&[b"key"])).unwrap();
+    proxy.release();
+    wait_until("the held call arrives or never will", || {
+        // That of the confirmer, and the one that asks.
+        server.ask::<String>("INFO clients").contains("connected_clients:2\r")
+    });
+    assert_eq!(ask("key").unwrap(), [Answer::New], "the call that was given up recorded the key");
+}
+
+#[test]
+fn a_server_that_lost_its_records_shows() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (mut server, runtime) = (Redis::start(&["--appendonly", "no"]), runtime());
+    let confirmer = connected(&runtime, RedisConfirmer::server(server.url()));
+    let ask = || runtime.block_on(insist(&confirmer, &sightings(&["key"], 7)));
+    assert_eq!([ask(), ask()], [[Answer::New], [seen(7)]]);
+    assert_eq!(confirmer.stats().restarts, 0);
+    server.kill();
+    server.restart();
+    assert_eq!(ask(), [Answer::New], "nothing was kept");
+    assert_eq!(confirmer.stats().restarts, 1);
+}
+
+#[test]
+fn few_rights_are_enough() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let no_commands = ["--rename-command", "INFO", "", "--rename-command", "CLIENT", ""];
+    let (server, poor, runtime) = (Redis::start(&[]), Redis::start(&no_commands), runtime());
+    let _: () = server.ask("ACL SETUSER few on >secret ~* +evalsha +eval +mget +set +unlink");
+    let few = server.url().replace("redis://", "redis://few:secret@");
+    let confirmers = [few, poor.url()].map(|url| connected(&runtime, RedisConfirmer::server(url)));
+    for confirmer in &confirmers {
+        let asked = [sightings(&["key"], 7), sightings(&["key"], 7)];
+        let answers = asked.map(|asked| runtime.block_on(confirmer.confirm(&asked, fixed())));
+        assert_eq!(answers.map(Result::unwrap), [[Answer::New], [seen(7)]]);
+        runtime.block_on(confirmer.forget(&[b"key"])).unwrap();
+    }
+    let _: () = server.ask("ACL SETUSER few -set");
+    let refused = runtime.block_on(confirmers[0].confirm(&sightings(&["key"], 7), fixed()));
+    assert_eq!(kind(refused), Some(StoreErrorKind::Refused));
 }
 
 #[test]
@@ -474,9 +583,77 @@ fn a_slot_may_move_while_checks_go_on() {
         progress();
     }
     stop.store(true, Ordering::SeqCst);
-    workers.into_iter().for_each(|worker| runtime.block_on(worker).unwrap());
+    for worker in workers {
+        runtime.block_on(worker).unwrap();
+    }
     assert!(confirmer.stats().moved_slots >= 3, "{confirmer:?}");
     assert_eq!(confirmer.stats().restarts, 0);
+}
+
+/// Which of the three servers a key is at, without a namespace.
+fn home(cluster: &RedisCluster, key: &str) -> usize {
+    let slot: u16 = cluster.nodes[2].ask(&format!("CLUSTER KEYSLOT 0::{key}"));
+    usize::from(slot > 5_460) + usize::from(slot > 10_922)
+}
+
+#[test]
+fn a_hung_server_holds_up_its_own_slots_alone() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (cluster, runtime) = (RedisCluster::start(), runtime());
+    let timeout = Duration::from_secs(4);
+    let builder = RedisConfirmer::cluster(cluster.urls()).timeout(timeout);
+    let confirmer = connected(&runtime, builder);
+    let ask = |key: &str| runtime.block_on(confirmer.confirm(&sightings(&[key], 7), fixed()));
+    let all: Vec<_> = (0..60).map(|number| format!("key-{number}")).collect();
+    let (hung, well): (Vec<_>, Vec<_>) = all.iter().partition(|key| home(&cluster, key) == 0);
+    let _ = ask(hung[0]).unwrap();
+    cluster.nodes[0].process().suspend();
+    assert_eq!(kind(ask(hung[0])), Some(StoreErrorKind::Timeout));
+    let moved: u16 = cluster.nodes[2].ask(&format!("CLUSTER KEYSLOT 0::{}", well[0]));
+    // Slots of which nothing is known yet, and one that moves meanwhile.
+    let start = Instant::now();
+    for key in &well {
+        assert_eq!(ask(key).unwrap(), [Answer::New]);
+    }
+    let from = home(&cluster, well[0]);
+    cluster.move_slot(moved, from, 3 - from, || ());
+    for key in &well {
+        assert_eq!(ask(key).unwrap(), [seen(7)]);
+    }
+    assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
+    assert!(confirmer.stats().moved_slots >= 1, "{confirmer:?}");
+    cluster.nodes[0].process().resume();
+}
+
+#[test]
+fn a_replica_takes_over_with_what_it_has() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (mut cluster, runtime) = (RedisCluster::start(), runtime());
+    cluster.add_replica(0);
+    let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(2));
+    let confirmer = connected(&runtime, builder);
+    let all: Vec<_> = (0..60).map(|number| format!("key-{number}")).collect();
+    let keys: Vec<_> = all.iter().filter(|key| home(&cluster, key) == 0).collect();
+    let (known, lost) = keys.split_at(keys.len() / 2);
+    let ask = |keys: &[&String]| {
+        let answers = runtime.block_on(insist(&confirmer, &sightings(keys, 7)));
+        answers.iter().filter(|answer| **answer == Answer::New).count()
+    };
+    assert_eq!(ask(known), known.len());
+    wait_until("replication", || cluster.nodes[3].ask::<usize>("DBSIZE") == known.len());
+    cluster.nodes[3].kill();
+    assert_eq!(ask(lost), lost.len());
+    assert_eq!(confirmer.stats().moved_slots, 0);
+    cluster.nodes[0].kill();
+    cluster.nodes[3].restart();
+    let _: () = cluster.nodes[3].ask("CLUSTER FAILOVER TAKEOVER");
+    assert_eq!(ask(known), 0, "the replica had them");
+    assert_eq!(ask(lost), lost.len(), "it never had them");
+    assert_eq!(confirmer.stats().moved_slots, keys.len() as u64);
 }
 
 #[test]
@@ -502,9 +679,6 @@ fn a_cluster_with_a_dead_server_answers_for_the_others() {
         return;
     }
     let (mut cluster, runtime) = (RedisCluster::start(), runtime());
-    for node in &cluster.nodes {
-        let _: () = node.ask("CONFIG SET cluster-require-full-coverage no");
-    }
     let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(2));
     let confirmer = connected(&runtime, builder);
     let keys = keys("key", 100);

@@ -4,8 +4,11 @@ use super::batch::Naming;
 use super::failure::{Failure, connecting, refused};
 use crate::confirm::StoreError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisResult, Value};
-use std::sync::atomic::{AtomicU64, Ordering};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, RedisResult, Value,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -14,6 +17,7 @@ pub(super) struct Link {
     /// Of connecting, and of each reply.
     timeout: Duration,
     state: Mutex<State>,
+    is_down: AtomicBool,
     connections: AtomicU64,
     restarts: AtomicU64,
 }
@@ -23,16 +27,28 @@ struct State {
     connection: Option<MultiplexedConnection>,
     /// Which connection it is, so that a call that fails ends its own alone.
     number: u64,
-    /// The server process that we were connected to last.
+    /// Whom we were connected to last.
+    peer: Peer,
+}
+
+/// What a server tells of itself, as far as it tells.
+#[derive(Default)]
+struct Peer {
+    /// Of its process.
     run_id: Option<String>,
+    /// What it calls this connection.
+    client_id: Option<u64>,
 }
 
 impl Link {
     pub(super) fn new(server: ConnectionInfo, timeout: Duration) -> RedisResult<Self> {
+        // Otherwise the end of a call may wait for the network to acknowledge its beginning.
+        let tcp = TcpSettings::default().set_nodelay(true);
         Ok(Self {
-            client: Client::open(server)?,
+            client: Client::open(server.set_tcp_settings(tcp))?,
             timeout,
             state: Mutex::default(),
+            is_down: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
         })
@@ -41,6 +57,12 @@ impl Link {
     /// Where the server is, and how to speak to it.
     pub(super) fn server(&self) -> &ConnectionInfo {
         self.client.get_connection_info()
+    }
+
+    /// True iff the last connection broke, or could not be made.
+    pub(super) fn is_down(&self) -> bool {
+        // Relaxed: a hint of whom to ask.
+        self.is_down.load(Ordering::Relaxed)
     }
 
     /// How many connections were made.
@@ -87,6 +109,12 @@ impl Link {
         if let Some(connection) = &state.connection {
             return Ok((connection.clone(), state.number));
         }
+        let connected = self.connect(&mut state).await;
+        self.is_down.store(connected.is_err(), Ordering::Relaxed);
+        Ok((connected?, state.number))
+    }
+
+    async fn connect(&self, state: &mut State) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout));
@@ -95,15 +123,17 @@ impl Link {
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(connecting)?;
-        let run_id = inspected(&mut connection).await?;
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        if state.run_id.is_some() && run_id.is_some() && state.run_id != run_id {
+        let peer = inspected(&mut connection).await?;
+        if peer.run_id.is_some() && peer.run_id == state.peer.run_id {
+            disown(&mut connection, state.peer.client_id).await?;
+        } else if peer.run_id.is_some() && state.peer.run_id.is_some() {
             self.restarts.fetch_add(1, Ordering::Relaxed);
         }
-        state.run_id = run_id.or(state.run_id.take());
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        state.peer = peer;
         state.number += 1;
         state.connection = Some(connection.clone());
-        Ok((connection, state.number))
+        Ok(connection)
     }
 
     /// Lets the next call connect anew, unless one has already.
@@ -111,6 +141,7 @@ impl Link {
         let mut state = self.state.lock().await;
         if state.number == number {
             state.connection = None;
+            self.is_down.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -135,14 +166,9 @@ async fn send(
     }
 }
 
-/// Which process the server is, if it tells; refuses one that would evict keys.
-async fn inspected(connection: &mut MultiplexedConnection) -> Result<Option<String>, StoreError> {
-    let info = match redis::cmd("INFO").query_async::<String>(connection).await {
-        Ok(info) => info,
-        // Whoever may not ask this may still confirm.
-        Err(error) if error.code() == Some("NOPERM") => return Ok(None),
-        Err(error) => return Err(connecting(error)),
-    };
+/// Who the server is; refuses one that would evict keys.
+async fn inspected(connection: &mut MultiplexedConnection) -> Result<Peer, StoreError> {
+    let info: String = permitted(connection, &redis::cmd("INFO")).await?.unwrap_or_default();
     let field = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
@@ -153,6 +179,34 @@ async fn inspected(connection: &mut MultiplexedConnection) -> Result<Option<Stri
             "the server evicts keys to stay within its memory, so it would forget early: set its \
              maxmemory-policy to noeviction instead of {policy}"
         ))),
-        _ => Ok(field("run_id").map(str::to_owned)),
+        _ => Ok(Peer {
+            run_id: field("run_id").map(str::to_owned),
+            client_id: permitted(connection, redis::cmd("CLIENT").arg("ID")).await?,
+        }),
+    }
+}
+
+/// Has the server end our previous connection, so that what was sent there and
+/// has not arrived, held up by the network, never runs: a `forget` on the new
+/// connection could come before it.
+async fn disown(
+    connection: &mut MultiplexedConnection,
+    client_id: Option<u64>,
+) -> Result<(), StoreError> {
+    let Some(client_id) = client_id else { return Ok(()) };
+    let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(client_id).to_owned();
+    permitted::<Value>(connection, &kill).await.map(drop)
+}
+
+/// The reply, if we may ask and the server knows the command: otherwise we may
+/// still confirm.
+async fn permitted<T: FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<Option<T>, StoreError> {
+    match command.query_async(connection).await {
+        Ok(reply) => Ok(Some(reply)),
+        Err(error) if matches!(error.code(), Some("NOPERM" | "ERR")) => Ok(None),
+        Err(error) => Err(connecting(error)),
     }
 }

@@ -113,6 +113,25 @@ impl fmt::Debug for RedisBuilder {
 /// it may have happened. The same holds for servers with a `maxmemory-policy` other
 /// than `noeviction`, which are therefore refused.
 ///
+/// # Calls given up
+///
+/// A call that ended with [`Timeout`](StoreErrorKind::Timeout) or
+/// [`Uncertain`](StoreErrorKind::Uncertain), or whose future was dropped, may reach
+/// the server late, and record its keys then. Ask again with the same tokens until
+/// there is an answer: it makes no difference when the first call arrives. Who
+/// forgets the keys instead may do so through the same confirmer: what it sent a
+/// server before runs before, or never, because each new connection has the server
+/// end the one before it. It is otherwise if the server refuses `CLIENT KILL` or
+/// `INFO`, if a proxy shares its connections between clients, or if another
+/// confirmer forgets the keys: then a late call may record them after that, and
+/// suppress them for a window.
+///
+/// # Rights
+///
+/// It uses `EVALSHA`, `EVAL`, `MGET`, `SET`, `UNLINK`, and in a cluster `ASKING`. Without
+/// the right to `INFO`, restarts and eviction go unnoticed; without that, or
+/// `CLIENT ID` and `CLIENT KILL`, calls given up are not kept from arriving.
+///
 /// ```no_run
 /// use hapax::confirm::{Answer, AsyncConfirmer, Bucket, RedisConfirmer, Rule, Sighting, Token};
 /// use hapax::Window;
@@ -166,7 +185,8 @@ impl RedisConfirmer {
     /// In a cluster that has servers at these URLs; the others are found.
     ///
     /// Keys with a hash tag, `{..}`, belong to its slot, as everywhere in a cluster:
-    /// keys that share one go in one call, and to one server.
+    /// keys that share one go in one call, and to one server. Name servers as they name
+    /// one another: one with two names counts as two in [`RedisStats`].
     pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
         let urls = urls.into_iter().map(Into::into).collect();
         RedisBuilder { urls, is_cluster: true, ..Self::server("") }

@@ -21,7 +21,6 @@ const MOST_HOPS: usize = 16;
 
 pub(super) struct Nodes {
     is_cluster: bool,
-    seeds: Vec<Arc<Link>>,
     map: Mutex<Map>,
     /// Whose turn it is to be asked about a slot that nobody knows.
     turn: AtomicUsize,
@@ -29,30 +28,32 @@ pub(super) struct Nodes {
     timeout: Duration,
 }
 
-#[derive(Default)]
 struct Map {
-    /// By host and port, as redirections name them.
-    links: HashMap<(String, u16), Arc<Link>>,
-    owners: HashMap<u16, Owner>,
+    /// Those that were named, and those that redirections led to; never empty.
+    links: Vec<Arc<Link>>,
+    /// Who held a slot when we last heard of it.
+    owners: HashMap<u16, Arc<Link>>,
 }
 
-/// Who held a slot when we last heard of it.
-struct Owner {
-    link: Arc<Link>,
-    /// It could not be reached since: others may hold the slot by now.
-    is_lost: bool,
+impl Map {
+    /// A link that is not down, if there is any: another each turn.
+    fn any(&self, turn: usize) -> &Arc<Link> {
+        let turn = turn % self.links.len();
+        let (before, from) = self.links.split_at(turn);
+        let up = from.iter().chain(before).find(|link| !link.is_down());
+        up.unwrap_or(&self.links[turn])
+    }
 }
 
 /// Where a call goes next.
-enum Hop {
-    /// To the slot's owner, as far as we know now.
-    Owner,
-    /// To the server that the slot is on its way to, this once.
-    Asking(Arc<Link>),
+struct Hop {
+    link: Arc<Link>,
+    /// The slot is on its way there: it is asked this once.
+    asking: bool,
 }
 
 impl Nodes {
-    /// Only one of `urls` counts unless it is a cluster.
+    /// Only the first of `urls` counts unless it is a cluster.
     pub(super) fn new(
         urls: &[String],
         is_cluster: bool,
@@ -63,20 +64,12 @@ impl Nodes {
             Link::new(server, timeout).map(Arc::new)
         };
         let invalid = |error: RedisError| refused(format!("the URL of a server: {error}"));
-        let seeds: Vec<_> = urls.iter().map(link).collect::<Result<_, _>>().map_err(invalid)?;
-        if seeds.is_empty() {
+        let links: Vec<_> = urls.iter().map(link).collect::<Result<_, _>>().map_err(invalid)?;
+        if links.is_empty() {
             return Err(refused("a cluster without servers: name one at least"));
         }
-        let named = |seed: &Arc<Link>| match seed.server().addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                Some(((host.clone(), *port), Arc::clone(seed)))
-            }
-            _ => None,
-        };
-        let links = seeds.iter().filter_map(named).collect();
         Ok(Self {
             is_cluster,
-            seeds,
             map: Mutex::new(Map { links, owners: HashMap::new() }),
             turn: AtomicUsize::new(0),
             moved_slots: AtomicU64::new(0),
@@ -90,9 +83,10 @@ impl Nodes {
 
     /// Connects to the first server that can be reached.
     pub(super) async fn reach(&self) -> Result<(), StoreError> {
+        let links = self.map.lock().links.clone();
         let mut reached = Ok(());
-        for seed in &self.seeds {
-            reached = seed.reach().await;
+        for link in links {
+            reached = link.reach().await;
             if reached.is_ok() {
                 break;
             }
@@ -108,24 +102,20 @@ impl Nodes {
         slot: u16,
         command: impl Fn(Naming) -> Cmd,
     ) -> Result<Value, Failure> {
-        let mut hop = Hop::Owner;
+        let mut hop = self.owner(slot);
         let mut hops = 0;
         loop {
-            let (link, asking) = match hop {
-                Hop::Owner => (self.owner(slot), false),
-                Hop::Asking(link) => (link, true),
-            };
-            let failure = match link.call(&command, asking).await {
+            let failure = match hop.link.call(&command, hop.asking).await {
                 Ok(reply) => {
-                    if self.is_cluster && !asking {
-                        self.answered(slot, &link);
+                    if !hop.asking {
+                        self.answered(slot, &hop.link);
                     }
                     return Ok(reply);
                 }
                 Err(failure) => failure,
             };
             hops += 1;
-            hop = match self.after(slot, &link, &failure) {
+            hop = match self.after(slot, &hop.link, &failure) {
                 Some(hop) if hops < MOST_HOPS => hop,
                 _ => return Err(self.explained(failure)),
             };
@@ -134,77 +124,52 @@ impl Nodes {
 
     pub(super) fn stats(&self) -> RedisStats {
         let map = self.map.lock();
-        let unnamed = self.seeds.iter().filter(|_| map.links.is_empty());
-        let links: Vec<_> = map.links.values().chain(unnamed).collect();
         RedisStats {
-            connections: links.iter().map(|link| link.connections()).sum(),
-            restarts: links.iter().map(|link| link.restarts()).sum(),
+            connections: map.links.iter().map(|link| link.connections()).sum(),
+            restarts: map.links.iter().map(|link| link.restarts()).sum(),
             // Relaxed: the count alone matters.
             moved_slots: self.moved_slots.load(Ordering::Relaxed),
         }
     }
 
-    /// The server that holds the slot, or one that may know which does.
-    fn owner(&self, slot: u16) -> Arc<Link> {
-        if !self.is_cluster {
-            return Arc::clone(&self.seeds[0]);
-        }
+    /// To the server that holds the slot, or one that may know which does.
+    fn owner(&self, slot: u16) -> Hop {
         let map = self.map.lock();
-        if let Some(owner) = map.owners.get(&slot).filter(|owner| !owner.is_lost) {
-            return Arc::clone(&owner.link);
-        }
+        let known = map.owners.get(&slot).filter(|owner| !owner.is_down());
         // Relaxed: any turn will do.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % map.links.len().max(1);
-        Arc::clone(map.links.values().nth(turn).unwrap_or(&self.seeds[0]))
+        let link = known.unwrap_or_else(|| map.any(self.turn.fetch_add(1, Ordering::Relaxed)));
+        Hop { link: Arc::clone(link), asking: false }
     }
 
     /// Where to go after a failure, if the call was not run and may be elsewhere.
-    fn after(&self, slot: u16, link: &Arc<Link>, failure: &Failure) -> Option<Hop> {
-        if !self.is_cluster {
-            return None;
-        }
-        if failure.ends_connection() || matches!(failure, Failure::Unreached(_)) {
-            self.lose(link);
-        }
+    fn after(&self, slot: u16, link: &Link, failure: &Failure) -> Option<Hop> {
         match failure {
-            Failure::Unreached(_) => Some(Hop::Owner),
+            _ if !self.is_cluster => None,
+            Failure::Unreached(_) => Some(self.owner(slot)),
             Failure::Broken(_) => None,
             Failure::Replied(error) => {
-                let target = self.link_to(link, error.redirect_node()?.0)?;
-                if error.code() == Some("ASK") {
-                    return Some(Hop::Asking(target));
+                let link = self.link_to(link, error.redirect_node()?.0)?;
+                let asking = error.code() == Some("ASK");
+                if !asking {
+                    self.note(&mut self.map.lock(), slot, &link);
                 }
-                self.found(slot, &target);
-                Some(Hop::Owner)
+                Some(Hop { link, asking })
             }
         }
-    }
-
-    /// Relies on a server no more for what it held.
-    fn lose(&self, link: &Arc<Link>) {
-        let mut map = self.map.lock();
-        let owners = map.owners.values_mut().filter(|owner| Arc::ptr_eq(&owner.link, link));
-        owners.for_each(|owner| owner.is_lost = true);
-    }
-
-    /// Notes who holds a slot, by a redirection.
-    fn found(&self, slot: u16, link: &Arc<Link>) {
-        self.note(&mut self.map.lock(), slot, link);
     }
 
     /// Notes who holds a slot, by an answer. An answer may be older than a
     /// redirection that came before it, and then says nothing.
     fn answered(&self, slot: u16, link: &Arc<Link>) {
         let mut map = self.map.lock();
-        if map.owners.get(&slot).is_none_or(|owner| owner.is_lost) {
+        if map.owners.get(&slot).is_none_or(|owner| owner.is_down()) {
             self.note(&mut map, slot, link);
         }
     }
 
     fn note(&self, map: &mut Map, slot: u16, link: &Arc<Link>) {
-        let owner = Owner { link: Arc::clone(link), is_lost: false };
-        let before = map.owners.insert(slot, owner);
-        if before.is_some_and(|before| !Arc::ptr_eq(&before.link, link)) {
+        let before = map.owners.insert(slot, Arc::clone(link));
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, link)) {
             self.moved_slots.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -222,14 +187,13 @@ impl Nodes {
     /// The link to the server that `from` calls `address`.
     fn link_to(&self, from: &Link, address: &str) -> Option<Arc<Link>> {
         let (host, port) = address.rsplit_once(':')?;
-        let port = port.parse().ok()?;
-        let server = moved_to(from.server(), host, port)?;
-        let mut map = self.map.lock();
-        if let Some(link) = map.links.get(&(host.to_owned(), port)) {
+        let server = moved_to(from.server(), host, port.parse().ok()?)?;
+        let links = &mut self.map.lock().links;
+        if let Some(link) = links.iter().find(|link| link.server().addr() == server.addr()) {
             return Some(Arc::clone(link));
         }
         let link = Arc::new(Link::new(server, self.timeout).ok()?);
-        map.links.insert((host.to_owned(), port), Arc::clone(&link));
+        links.push(Arc::clone(&link));
         Some(link)
     }
 }
