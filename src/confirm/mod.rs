@@ -74,8 +74,12 @@ mod memory;
 mod outage;
 mod ownership;
 mod panics;
+#[cfg(feature = "redis")]
+mod redis;
 mod rule;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisBuilder, RedisConfirmer, RedisStats};
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};

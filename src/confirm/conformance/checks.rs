@@ -33,6 +33,7 @@ pub(super) fn all<H: Harness>() -> impl Iterator<Item = Named<H>> {
         repeats_in_a_batch,
         answers_in_order,
         same_token_is_new_again,
+        a_later_retry_counts_from_then,
         refresh_keeps_the_token,
         one_winner,
         empty_batch,
@@ -171,6 +172,17 @@ fn same_token_is_new_again<H: Harness>(case: &Case<'_, H>) -> Checked {
         expect_all(&confirmer, rule, &own, Answer::New, "the first, after another was seen")?;
     }
     Ok(())
+}
+
+fn a_later_retry_counts_from_then<H: Harness>(case: &Case<'_, H>) -> Checked {
+    let confirmer = case.open()?;
+    let first = case.sighting(b"k", NOW);
+    let retry = Sighting { bucket: Bucket::new(NOW + 2), ..first };
+    expect_all(&confirmer, fixed(), &[first], Answer::New, "first sighting")?;
+    expect_all(&confirmer, fixed(), &[retry], Answer::New, "the same sighting, asked about later")?;
+    expect_all(&confirmer, fixed(), &[first], Answer::New, "the same again, as at first")?;
+    let edge = NOW + 2 + i64::from(fixed().buckets());
+    case.expect(&confirmer, fixed(), (b"k", edge), seen(NOW + 2), "at the later one's edge")
 }
 
 fn refresh_keeps_the_token<H: Harness>(case: &Case<'_, H>) -> Checked {

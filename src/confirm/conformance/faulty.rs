@@ -25,6 +25,7 @@ pub(super) enum Fault {
     NewKeepsTheBucket,
     UnsignedBuckets,
     TokensIgnored,
+    RetryStays,
     RefreshTakesTheToken,
     // In reading and writing:
     RefusesAll,
@@ -184,6 +185,7 @@ impl Faulty {
             Fault::TokensIgnored if own => {
                 Decision { answer: Answer::Seen(held.bucket), write: None }
             }
+            Fault::RetryStays if own => Decision { answer: Answer::New, write: None },
             Fault::RefreshTakesTheToken if seen && right.write.is_some() => {
                 moved(sighting.bucket, sighting.token)
             }

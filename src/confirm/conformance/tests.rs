@@ -154,7 +154,7 @@ fn what_keeps_the_contract_passes_every_check() {
 }
 
 /// Each fault, and the check that is there to notice it. Others may, too.
-const NOTICED: [(Fault, &str); 51] = [
+const NOTICED: [(Fault, &str); 52] = [
     (Fault::NothingIsSeen, "first_new_then_seen"),
     (Fault::EdgeComesEarly, "fixed_window_edges"),
     (Fault::EdgeComesEarly, "sliding_window_edges"),
@@ -166,6 +166,7 @@ const NOTICED: [(Fault, &str); 51] = [
     (Fault::NewKeepsTheBucket, "new_after_the_window_moves_the_bucket"),
     (Fault::UnsignedBuckets, "buckets_of_any_number"),
     (Fault::TokensIgnored, "same_token_is_new_again"),
+    (Fault::RetryStays, "a_later_retry_counts_from_then"),
     (Fault::RefreshTakesTheToken, "refresh_keeps_the_token"),
     (Fault::NotAtomic, "one_winner"),
     (Fault::RefusesAll, "one_winner"),

@@ -3,7 +3,7 @@
 use crate::confirm::outage::{Admit, Breaker, Confirmed, Fallback, Guard, Health};
 use crate::confirm::outage::{OutageStats, Reject};
 use crate::confirm::{
-    Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Rule, Sighting, StoreError,
+    Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Record, Rule, Sighting, StoreError,
     StoreErrorKind, Token,
 };
 use crate::time::{ManualClock, Timestamp, Window};
@@ -130,6 +130,10 @@ impl Confirmer for Moody {
         })
     }
 
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.act(|| self.memory().look(keys), |_| Vec::new())
+    }
+
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
         let act = || {
             keys.iter().try_for_each(|key| self.check_key(key))?;
@@ -164,6 +168,11 @@ impl AsyncConfirmer for Waiting {
         let answers = self.0.confirm(sightings, rule);
         wait().await;
         answers
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        wait().await;
+        self.0.look(keys)
     }
 
     async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {

@@ -1,0 +1,250 @@
+//! What is asked about a batch of keys, as commands, and what the replies say.
+
+use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError, StoreErrorKind};
+use crc::{CRC_16_XMODEM, Crc};
+use redis::{Cmd, Script, Value};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+const SOURCE: &str = include_str!("script.lua");
+
+/// By which a server knows the script once it has run it.
+static HASH: LazyLock<String> = LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned());
+
+/// At most so many keys go into one call: the server does nothing else
+/// meanwhile, some 3 ms on a small virtual machine. Lua's stack holds 8,000.
+const CALL_KEYS: usize = 1_024;
+
+/// And at most so many bytes of names, unless one alone is longer.
+const CALL_BYTES: usize = 1 << 20;
+
+/// Of an answer in a reply.
+const ANSWER_BYTES: usize = 9;
+
+/// Longer lifetimes, of some 35,000 years, would overflow the server's clock.
+const LONGEST_MS: u128 = 1 << 50;
+
+const SLOTS: u16 = 1 << 14;
+
+/// How a command names the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Naming {
+    ByHash,
+    BySource,
+}
+
+/// A batch of keys and what is to be done with them.
+pub(super) struct Batch<'batch> {
+    names: Vec<Vec<u8>>,
+    task: Task<'batch>,
+}
+
+enum Task<'batch> {
+    Confirm { sightings: &'batch [Sighting<'batch>], rule: Rule, lifetime: Option<Duration> },
+    Forget,
+}
+
+impl<'batch> Batch<'batch> {
+    /// Sightings to answer; where the rule gives no lifetime, records last for
+    /// `retention`.
+    pub(super) fn confirm(
+        prefix: &[u8],
+        sightings: &'batch [Sighting<'batch>],
+        rule: Rule,
+        retention: Option<Duration>,
+    ) -> Self {
+        Self {
+            names: sightings.iter().map(|sighting| [prefix, sighting.key].concat()).collect(),
+            task: Task::Confirm { sightings, rule, lifetime: rule.max_lifetime().or(retention) },
+        }
+    }
+
+    /// Keys to forget.
+    pub(super) fn forget(prefix: &[u8], keys: &[&[u8]]) -> Self {
+        Self { names: keys.iter().map(|key| [prefix, key].concat()).collect(), task: Task::Forget }
+    }
+
+    /// The members of each slot, in their order.
+    pub(super) fn by_slot(&self) -> BTreeMap<u16, Vec<usize>> {
+        let mut slots = BTreeMap::<_, Vec<_>>::new();
+        for (member, name) in self.names.iter().enumerate() {
+            slots.entry(slot(name)).or_default().push(member);
+        }
+        slots
+    }
+
+    /// All members, as if they were of one slot.
+    pub(super) fn undivided(&self) -> BTreeMap<u16, Vec<usize>> {
+        let members: Vec<_> = (0..self.names.len()).collect();
+        if members.is_empty() { BTreeMap::new() } else { BTreeMap::from([(0, members)]) }
+    }
+
+    /// How many of `members`, from the first on, go into one call.
+    pub(super) fn call_len(&self, members: &[usize]) -> usize {
+        let mut bytes = 0;
+        let fits = |member: &&usize| {
+            bytes += self.names[**member].len();
+            bytes <= CALL_BYTES
+        };
+        members.iter().take(CALL_KEYS).take_while(fits).count().max(1)
+    }
+
+    /// What asks a server about `members`, all of one slot.
+    pub(super) fn command(&self, members: &[usize], naming: Naming) -> Cmd {
+        let names = members.iter().map(|member| self.names[*member].as_slice());
+        let Task::Confirm { sightings, rule, lifetime } = &self.task else {
+            let mut command = redis::cmd("UNLINK");
+            names.for_each(|name| {
+                command.arg(name);
+            });
+            return command;
+        };
+        let mut command = match naming {
+            Naming::ByHash => redis::cmd("EVALSHA"),
+            Naming::BySource => redis::cmd("EVAL"),
+        };
+        command.arg(if naming == Naming::ByHash { HASH.as_str() } else { SOURCE });
+        command.arg(members.len());
+        names.for_each(|name| {
+            command.arg(name);
+        });
+        let asked: Vec<_> =
+            members.iter().flat_map(|member| encoded(&sightings[*member], *rule)).collect();
+        command.arg(u8::from(rule.is_sliding())).arg(millis(*lifetime)).arg(asked);
+        command
+    }
+
+    /// The answers in the reply to a command about so many members; none where
+    /// nothing was asked.
+    pub(super) fn answers(&self, members: usize, reply: &Value) -> Result<Vec<Answer>, StoreError> {
+        if matches!(self.task, Task::Forget) {
+            return Ok(Vec::new());
+        }
+        let decoded = match reply {
+            Value::BulkString(bytes) if bytes.len() == members * ANSWER_BYTES => {
+                bytes.chunks_exact(ANSWER_BYTES).map(decoded).collect()
+            }
+            _ => None,
+        };
+        decoded.ok_or_else(|| {
+            let cause = format!("a reply that answers no {members} sightings: {}", brief(reply));
+            StoreError::new(StoreErrorKind::Corrupt, cause)
+        })
+    }
+}
+
+/// The least bucket that matches the sighting, its bucket, its token.
+fn encoded(sighting: &Sighting<'_>, rule: Rule) -> [u8; 24] {
+    let bucket = sighting.bucket.number();
+    // As `Rule::matches`, solved for the recorded bucket.
+    let least = bucket.saturating_sub(i64::from(rule.buckets()));
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&least.to_be_bytes());
+    bytes[8..16].copy_from_slice(&bucket.to_be_bytes());
+    bytes[16..].copy_from_slice(&sighting.token.number().to_be_bytes());
+    bytes
+}
+
+fn decoded(answer: &[u8]) -> Option<Answer> {
+    let (kind, bucket) = answer.split_first()?;
+    match kind {
+        b'N' => Some(Answer::New),
+        b'S' => Some(Answer::Seen(Bucket::new(i64::from_be_bytes(bucket.try_into().ok()?)))),
+        _ => None,
+    }
+}
+
+/// Rounded up; 0 for ever.
+fn millis(lifetime: Option<Duration>) -> u64 {
+    lifetime.map_or(0, |lifetime| (lifetime.as_millis() + 1).min(LONGEST_MS) as u64)
+}
+
+/// The slot of a name: of what stands in its first braces, if anything does.
+fn slot(name: &[u8]) -> u16 {
+    const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+    CRC.checksum(hash_tag(name).unwrap_or(name)) % SLOTS
+}
+
+fn hash_tag(name: &[u8]) -> Option<&[u8]> {
+    let open = name.iter().position(|byte| *byte == b'{')?;
+    let rest = &name[open + 1..];
+    let close = rest.iter().position(|byte| *byte == b'}')?;
+    (close > 0).then(|| &rest[..close])
+}
+
+/// The beginning of a reply, for people.
+fn brief(reply: &Value) -> String {
+    format!("{reply:?}").chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confirm::Token;
+    use crate::time::Window;
+
+    fn rule() -> Rule {
+        Rule::of(&Window::fixed(Duration::from_secs(80)))
+    }
+
+    fn sightings(keys: &[Vec<u8>]) -> Vec<Sighting<'_>> {
+        let seen = |key| Sighting { key, bucket: Bucket::new(7), token: Token::new(1) };
+        keys.iter().map(|key| seen(key)).collect()
+    }
+
+    #[test]
+    fn slots_are_those_of_the_cluster_specification() {
+        assert_eq!(slot(b"123456789"), 0x31c3);
+        assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
+        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
+        assert_eq!(hash_tag(b"foo{}{bar}"), None);
+        assert_eq!(hash_tag(b"foo{bar"), None);
+    }
+
+    #[test]
+    fn calls_are_bounded_in_keys_and_in_bytes() {
+        let short = vec![b"k".to_vec(); 3_000];
+        let seen = sightings(&short);
+        let batch = Batch::confirm(b"", &seen, rule(), None);
+        assert_eq!(batch.call_len(&(0..3_000).collect::<Vec<_>>()), CALL_KEYS);
+        let long = vec![vec![b'k'; CALL_BYTES / 2]; 3];
+        let seen = sightings(&long);
+        let batch = Batch::confirm(b"", &seen, rule(), None);
+        assert_eq!(batch.call_len(&[0, 1, 2]), 2);
+        let seen = [vec![b'k'; CALL_BYTES + 1]];
+        let seen = sightings(&seen);
+        assert_eq!(Batch::confirm(b"", &seen, rule(), None).call_len(&[0]), 1);
+    }
+
+    #[test]
+    fn replies_without_sense_are_errors() {
+        let keys = [b"a".to_vec(), b"b".to_vec()];
+        let seen = sightings(&keys);
+        let batch = Batch::confirm(b"", &seen, rule(), None);
+        let good = b"N\0\0\0\0\0\0\0\x07S\xff\xff\xff\xff\xff\xff\xff\xff".to_vec();
+        let answers = batch.answers(2, &Value::BulkString(good.clone())).unwrap();
+        assert_eq!(answers, [Answer::New, Answer::Seen(Bucket::new(-1))]);
+        let unknown = [b"X".as_slice(), &good[1..]].concat();
+        let short = good[1..].to_vec();
+        for reply in [
+            Value::Nil,
+            Value::Okay,
+            Value::Int(2),
+            Value::Array(vec![Value::Nil, Value::Nil]),
+            Value::BulkString(unknown),
+            Value::BulkString(short),
+            Value::BulkString(Vec::new()),
+        ] {
+            let kind = batch.answers(2, &reply).unwrap_err().kind();
+            assert_eq!(kind, StoreErrorKind::Corrupt, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_rounded_up_and_bounded() {
+        assert_eq!(millis(None), 0);
+        assert_eq!(millis(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(millis(Some(Duration::MAX)), LONGEST_MS as u64);
+    }
+}

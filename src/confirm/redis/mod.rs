@@ -1,0 +1,373 @@
+//! A confirmer in Redis, one server or a cluster (feature `redis`).
+//!
+//! It owns the names of keys there, how a batch is divided into calls, and what
+//! is said where some calls succeeded and others did not. `script.lua` answers
+//! and records, inside of the server; `batch` speaks its language; `nodes` knows
+//! which server to ask, `link` is the connection to one. Invariants:
+//!
+//! - a key is read, judged and written in one script, which no other comes
+//!   between;
+//! - a call is repeated by itself only if it was certainly not run: of any other
+//!   the caller is told, who alone has the tokens to ask again;
+//! - nothing takes longer than the timeout.
+
+mod batch;
+mod failure;
+mod link;
+mod nodes;
+
+use super::{Answer, AsyncConfirmer, MAX_KEY_BYTES, Rule, Sighting, StoreError, StoreErrorKind};
+use batch::Batch;
+use failure::{Failure, refused};
+use futures_util::future::join_all;
+use nodes::Nodes;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+/// Sets up a [`RedisConfirmer`].
+#[derive(Clone)]
+#[must_use = "nothing is connected until `connect`"]
+pub struct RedisBuilder {
+    urls: Vec<String>,
+    is_cluster: bool,
+    namespace: String,
+    timeout: Duration,
+    retention: Option<Duration>,
+}
+
+impl RedisBuilder {
+    /// Keeps these keys apart from those of other namespaces; the empty one
+    /// unless told.
+    ///
+    /// In Redis a key's name is its namespace's length, the namespace and the key,
+    /// as in `6:orders:order-17`. In a cluster a namespace with a hash tag, such as
+    /// `{orders}`, keeps all of its keys in one slot: one call for each batch, on one
+    /// server.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long a call may take in all; one second unless told. Connecting, and
+    /// each reply, may take half of it.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a record is kept after it was last written, where the [`Rule`] says
+    /// nothing ([`Rule::lifetime`]); for ever unless told.
+    ///
+    /// It must cover the window, and in event time also how long a stream may stand
+    /// still or be replayed. Without it such records stay until they are
+    /// deleted: [`expire`](AsyncConfirmer::expire) does nothing here, because it would
+    /// have to walk through all keys.
+    pub const fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Connects, in a tokio runtime with time and I/O, which every later call needs,
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](StoreErrorKind::Unavailable) or
+    /// [`Timeout`](StoreErrorKind::Timeout) if no server can be reached;
+    /// [`Refused`](StoreErrorKind::Refused) if a URL or the credentials are wrong, it is
+    /// no Redis, or its `maxmemory-policy` makes it forget keys.
+    pub async fn connect(self) -> Result<RedisConfirmer, StoreError> {
+        let nodes = Nodes::new(&self.urls, self.is_cluster, self.timeout / 2)?;
+        within(self.timeout, nodes.reach()).await?;
+        Ok(RedisConfirmer {
+            nodes,
+            prefix: prefix(&self.namespace),
+            timeout: self.timeout,
+            retention: self.retention,
+        })
+    }
+}
+
+impl fmt::Debug for RedisBuilder {
+    /// Without the URLs, in which passwords may stand.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// A confirmer in Redis 7, which several processes may share.
+///
+/// A call of [`confirm`](AsyncConfirmer::confirm) takes one round trip for each 1,024
+/// keys or MiB of them; in a cluster for each of their slots, all at once. Each record
+/// takes 16 bytes, and the key, beside what Redis needs for it.
+///
+/// # What may be lost
+///
+/// Redis acknowledges a write before its replicas have it, and with
+/// `appendfsync everysec` before its disk does. After a failover or a crash the
+/// latest records may be gone, and their keys are new once more: some duplicates
+/// pass, nothing is suppressed. `appendfsync always` closes the one gap;
+/// `min-replicas-to-write` with a short `min-replicas-max-lag` narrows the other,
+/// by refusing writes while the replicas lag. [`RedisConfirmer::stats`] shows when
+/// it may have happened. The same holds for servers with a `maxmemory-policy` other
+/// than `noeviction`, which are therefore refused.
+///
+/// # Calls given up
+///
+/// A call that ended with [`Timeout`](StoreErrorKind::Timeout) or
+/// [`Uncertain`](StoreErrorKind::Uncertain), or whose future was dropped, may reach
+/// the server late, and record its keys then. Ask again with the same tokens until
+/// there is an answer: it makes no difference when the first call arrives. Who
+/// forgets the keys instead may do so through the same confirmer: what it sent a
+/// server before runs before, or never, because each new connection has the server
+/// end the one before it. It is otherwise if the server refuses `CLIENT KILL` or
+/// `INFO`, if a proxy shares its connections between clients, or if another
+/// confirmer forgets the keys: then a late call may record them after that, and
+/// suppress them for a window.
+///
+/// # Rights
+///
+/// It uses `EVALSHA`, `EVAL`, `MGET`, `SET`, `UNLINK`, and in a cluster `ASKING`. Without
+/// the right to `INFO`, restarts and eviction go unnoticed; without that, or
+/// `CLIENT ID` and `CLIENT KILL`, calls given up are not kept from arriving.
+///
+/// ```no_run
+/// use hapax::confirm::{Answer, AsyncConfirmer, Bucket, RedisConfirmer, Rule, Sighting, Token};
+/// use hapax::Window;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let span = Duration::from_secs(600);
+/// let rule = Rule::of(&Window::fixed(span)).lifetime(2 * span);
+/// let confirmer =
+///     RedisConfirmer::server("redis://127.0.0.1/").namespace("orders").connect().await?;
+/// let sighting = Sighting { key: b"order-17", bucket: Bucket::new(23_000), token: Token::new(1) };
+/// assert_eq!(confirmer.confirm(&[sighting], rule).await?, [Answer::New]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct RedisConfirmer {
+    nodes: Nodes,
+    prefix: Vec<u8>,
+    timeout: Duration,
+    retention: Option<Duration>,
+}
+
+/// What a [`RedisConfirmer`] has seen of its servers, since it connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Connections made.
+    pub connections: u64,
+    /// Connections that led to another server process than the one before, at the
+    /// same address: it was restarted, or another has taken its place. Writes
+    /// acknowledged shortly before may be lost.
+    pub restarts: u64,
+    /// Slots found at another server than before: they were moved, which loses
+    /// nothing, or a replica has taken over, which may.
+    pub moved_slots: u64,
+}
+
+impl RedisConfirmer {
+    /// In one server, as in `redis://user:password@host:6379/0` or
+    /// `redis+unix:///path/to/socket`.
+    pub fn server(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder {
+            urls: vec![url.into()],
+            is_cluster: false,
+            namespace: String::new(),
+            timeout: Duration::from_secs(1),
+            retention: None,
+        }
+    }
+
+    /// In a cluster that has servers at these URLs; the others are found.
+    ///
+    /// Keys with a hash tag, `{..}`, belong to its slot, as everywhere in a cluster:
+    /// keys that share one go in one call, and to one server. Name servers as they name
+    /// one another: one with two names counts as two in [`RedisStats`].
+    pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
+        let urls = urls.into_iter().map(Into::into).collect();
+        RedisBuilder { urls, is_cluster: true, ..Self::server("") }
+    }
+
+    /// What it has seen of its servers. Costs a lock and a walk over them.
+    pub fn stats(&self) -> RedisStats {
+        self.nodes.stats()
+    }
+
+    /// Has a batch done: the slots at once, the calls of each in order.
+    async fn run(&self, batch: &Batch<'_>, len: usize) -> Result<Vec<Answer>, StoreError> {
+        let slots = if self.nodes.is_cluster() { batch.by_slot() } else { batch.undivided() };
+        let mut parts = Vec::with_capacity(slots.len());
+        for (slot, members) in &slots {
+            parts.push(self.run_slot(batch, *slot, members));
+        }
+        let parts = within(self.timeout, async { Ok(join_all(parts).await) }).await?;
+        joined(parts, len)
+    }
+
+    /// Has the members of one slot done, until a call fails.
+    async fn run_slot(&self, batch: &Batch<'_>, slot: u16, members: &[usize]) -> Part {
+        let mut part = Part::default();
+        let mut rest = members;
+        let mut most = usize::MAX;
+        while !rest.is_empty() {
+            let (call, later) = rest.split_at(batch.call_len(rest).min(most));
+            match self.nodes.call(slot, |naming| batch.command(call, naming)).await {
+                // Some keys of a slot on its way have arrived and some have not: one
+                // by one each is found where it is.
+                Err(failure) if failure.code() == Some("TRYAGAIN") && call.len() > 1 => most = 1,
+                outcome => {
+                    part.take(batch, call, outcome);
+                    if part.error.is_some() {
+                        return part;
+                    }
+                    rest = later;
+                }
+            }
+        }
+        part
+    }
+}
+
+impl AsyncConfirmer for RedisConfirmer {
+    async fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Vec<Answer>, StoreError> {
+        check_lengths(sightings.iter().map(|sighting| sighting.key))?;
+        let batch = Batch::confirm(&self.prefix, sightings, rule, self.retention);
+        self.run(&batch, sightings.len()).await
+    }
+
+    async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.run(&Batch::forget(&self.prefix, keys), 0).await.map(drop)
+    }
+}
+
+impl fmt::Debug for RedisConfirmer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfirmer").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// What became of one slot's share of a batch.
+#[derive(Default)]
+struct Part {
+    /// By member; a failed call's are not among them.
+    answers: Vec<(usize, Answer)>,
+    /// A call succeeded.
+    is_begun: bool,
+    error: Option<StoreError>,
+}
+
+impl Part {
+    fn take(&mut self, batch: &Batch<'_>, call: &[usize], outcome: Result<redis::Value, Failure>) {
+        let answers =
+            outcome.map_err(StoreError::from).and_then(|reply| batch.answers(call.len(), &reply));
+        match answers {
+            Ok(answers) => {
+                self.is_begun = true;
+                self.answers.extend(call.iter().copied().zip(answers));
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+/// The answers of all parts, in the order of the batch; or what is to be said
+/// where one has none.
+fn joined(parts: Vec<Part>, len: usize) -> Result<Vec<Answer>, StoreError> {
+    let is_begun = parts.iter().any(|part| part.is_begun);
+    let mut answers = vec![Answer::New; len];
+    let mut errors = Vec::new();
+    for part in parts {
+        errors.extend(part.error);
+        for (member, answer) in part.answers {
+            answers[member] = answer;
+        }
+    }
+    match errors.into_iter().max_by_key(StoreError::may_have_recorded) {
+        None => Ok(answers),
+        // No single kind says that some keys were recorded and others were not.
+        Some(error) if is_begun && !error.may_have_recorded() => {
+            Err(StoreError::new(StoreErrorKind::Uncertain, error))
+        }
+        Some(error) => Err(error),
+    }
+}
+
+/// Ends `work` when its time is over.
+async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(StoreError::new(StoreErrorKind::Timeout, format!("not done within {timeout:?}")))
+    })
+}
+
+/// What the names of a namespace's keys begin with. The length keeps namespaces
+/// apart that begin alike.
+fn prefix(namespace: &str) -> Vec<u8> {
+    format!("{}:{namespace}:", namespace.len()).into_bytes()
+}
+
+/// Refuses keys that are too long for every confirmer.
+fn check_lengths<'key>(mut keys: impl Iterator<Item = &'key [u8]>) -> Result<(), StoreError> {
+    match keys.find(|key| key.len() > MAX_KEY_BYTES) {
+        None => Ok(()),
+        Some(key) => {
+            let length = key.len();
+            Err(refused(format!("a key of {length} bytes is longer than {MAX_KEY_BYTES}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Bucket;
+
+    fn failed(kind: StoreErrorKind) -> Part {
+        Part { error: Some(StoreError::new(kind, "cause")), ..Part::default() }
+    }
+
+    fn answered(answers: Vec<(usize, Answer)>) -> Part {
+        Part { answers, is_begun: true, error: None }
+    }
+
+    #[test]
+    fn answers_return_to_their_places() {
+        let seen = Answer::Seen(Bucket::new(3));
+        let parts = vec![answered(vec![(1, seen), (3, seen)]), answered(vec![(0, Answer::New)])];
+        assert_eq!(joined(parts, 4).unwrap(), [Answer::New, seen, Answer::New, seen]);
+    }
+
+    #[test]
+    fn a_batch_that_failed_in_part_may_have_been_recorded() {
+        use StoreErrorKind::{Full, Refused, Timeout, Unavailable, Uncertain};
+        let kind = |parts| joined(parts, 1).unwrap_err().kind();
+        assert_eq!(kind(vec![failed(Full)]), Full);
+        assert_eq!(kind(vec![answered(vec![]), failed(Full)]), Uncertain);
+        assert_eq!(kind(vec![failed(Unavailable), answered(vec![])]), Uncertain);
+        assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
+    }
+
+    #[test]
+    fn namespaces_are_told_apart_from_their_keys() {
+        let name = |namespace, key: &str| [prefix(namespace), key.into()].concat();
+        assert_eq!(name("orders", "order-17"), b"6:orders:order-17");
+        assert_ne!(name("a", ":b"), name("a:", "b"));
+        assert_ne!(name("", "1:a:b"), name("a", "b"));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let shown = format!("{:?}", RedisConfirmer::server("redis://u:secret@h/"));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}
