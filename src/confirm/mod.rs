@@ -71,12 +71,14 @@ mod embedded;
 mod error;
 mod memory;
 mod rule;
+mod tiered;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryConfirmer;
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
+pub use tiered::{Tiered, TieredStats};
 
 pub use crate::time::Bucket;
 use std::future::Future;
