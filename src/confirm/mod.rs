@@ -77,6 +77,7 @@ mod panics;
 #[cfg(feature = "redis")]
 mod redis;
 mod rule;
+mod tiered;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisBuilder, RedisConfirmer, RedisStats};
@@ -88,6 +89,7 @@ pub use memory::MemoryConfirmer;
 pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
 pub use ownership::{NoConfirmer, Ownership};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
+pub use tiered::{Tiered, TieredStats};
 
 pub(crate) use outage::{AnsweredBy, Confirmed, Guard};
 

@@ -88,6 +88,11 @@ impl Rule {
         self
     }
 
+    /// One by which any record gives way to a sighting in a later bucket.
+    pub(super) const fn giving_way(self) -> Self {
+        Self { buckets: 0, sliding: false, ..self }
+    }
+
     /// A key recorded in bucket `b` matches in bucket `t` iff `t - b` is at most
     /// this.
     pub const fn buckets(&self) -> u32 {
