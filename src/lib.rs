@@ -23,7 +23,6 @@ mod shard;
 mod stats;
 mod sync;
 mod table;
-mod tier;
 mod time;
 mod verdict;
 

@@ -1,6 +1,7 @@
 //! The builder: a deduper's configuration, checked as a whole.
 
 use super::error::{ConfigError, ConfigProblem};
+use super::tier::{Queue, Tiers};
 use super::{Behind, Deduper, Domain};
 use crate::confirm::{Breaker, Guard, NoConfirmer, Outage, Ownership, Reject, Rule};
 use crate::hash::{KeyHash, KeyHasher};
@@ -8,7 +9,6 @@ use crate::memory::{Budget, MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::shard::{Rules, Shards};
 use crate::sync::atomic::AtomicUsize;
-use crate::tier::{Queue, Tiers};
 use crate::time::{Clock, MAX_BUCKETS, SystemClock, Window};
 use std::ops::RangeInclusive;
 use std::sync::Arc;

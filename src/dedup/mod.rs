@@ -8,6 +8,7 @@ mod error;
 mod models;
 #[cfg(feature = "rayon")]
 mod parallel;
+mod tier;
 
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
@@ -19,12 +20,12 @@ use crate::mode::Mode;
 use crate::shard::{Coming, Refusal, Rules, Shards, Tally};
 use crate::stats::{FilterStats, Stats};
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::tier::Tiers;
 use crate::time::{Bucket, Clock, Timestamp, TooFarAhead, Window};
 use crate::verdict::Verdict;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tier::Tiers;
 
 /// Answers, for each key: has it been seen within the window?
 ///

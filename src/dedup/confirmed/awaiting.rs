@@ -1,10 +1,10 @@
 //! The asynchronous face: no lock is held across an await.
 
 use super::super::batch::{Stop, same_length};
+use super::super::tier::{Next, Replies, Round};
 use super::super::{BatchError, Behind, CheckError, Deduper};
 use super::{KEYS_PER_QUESTION, end_of_chunk};
 use crate::confirm::{AsyncConfirmer, Outage};
-use crate::tier::{Next, Replies, Round};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! The blocking face: it waits in the caller's thread.
 
 use super::super::batch::{Stop, same_length};
+use super::super::tier::{Next, Queue, Replies, Round};
 use super::super::{BatchError, Behind, CheckError, Deduper};
 use super::{KEYS_PER_QUESTION, end_of_chunk};
 use crate::confirm::{Confirmer, Outage};
-use crate::tier::{Next, Queue, Replies, Round};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::Listener as _;

@@ -8,13 +8,13 @@ mod awaiting;
 mod blocking;
 
 use super::batch::{KEYS_PER_READING, Stop, stopped};
+use super::tier::{Check, Queue, Round, Unheard};
 use super::{BatchError, Behind, CheckError, Deduper, filter_stats, total};
 use crate::confirm::{Guard, Health, Outage, Record, Sighting, StoreError};
 use crate::filter::Layers;
 use crate::hash::KeyHash;
 use crate::shard::{Coming, Present, Shards, all, ones};
 use crate::stats::{ConfirmerStats, Stats};
-use crate::tier::{Check, Queue, Round, Unheard};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 use std::time::Duration;
@@ -196,33 +196,33 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
     }
 
     /// The counters with the confirmer's part.
-    pub(super) fn with_confirmer(&self, stats: Stats, behind: &Behind<C, P>) -> Stats {
+    pub(super) fn with_confirmer(&self, mut stats: Stats, behind: &Behind<C, P>) -> Stats {
         let tiers = &behind.tiers;
         let counts = &tiers.counts;
         let filter = tiers.filter().map(|filter| (filter, total(filter)));
         let filter_bytes = tiers.filter().and_then(Shards::filter_layers).map_or(0, Layers::bytes);
-        Stats {
-            uniques: counts.uniques.sum(),
-            duplicates: counts.duplicates.sum() + self.shards.recognised(),
-            late: counts.late.sum(),
-            evicted: 0,
-            live_keys: filter.map_or(stats.live_keys, |(_, total)| total.live_keys),
-            memory_bytes: stats.memory_bytes + filter_bytes,
-            filter: filter.and_then(|(filter, total)| filter_stats(filter, total)),
-            effective_window: self.window.span(),
-            confirmer: Some(ConfirmerStats {
-                asked: counts.asked.sum(),
-                asked_in_vain: counts.asked_in_vain.sum(),
-                recorded: counts.recorded.sum(),
-                queued: tiers.queue().map_or(0, Queue::len),
-                unconfirmed: counts.unconfirmed.sum(),
-                spilled: stats.evicted,
-                filter_rate: filter.map(|(filter, total)| total.filter_rate / filter.len() as f64),
-                memory_is_whole: tiers.is_whole(),
-                outages: behind.guard.stats(),
-            }),
-            ..stats
+        stats.confirmer = Some(ConfirmerStats {
+            asked: counts.asked.sum(),
+            asked_in_vain: counts.asked_in_vain.sum(),
+            recorded: counts.recorded.sum(),
+            queued: tiers.queue().map_or(0, Queue::len),
+            unconfirmed: counts.unconfirmed.sum(),
+            spilled: stats.evicted,
+            filter_rate: filter.map(|(filter, total)| total.filter_rate / filter.len() as f64),
+            memory_is_whole: tiers.is_whole(),
+            outages: behind.guard.stats(),
+        });
+        stats.uniques = counts.uniques.sum();
+        stats.duplicates = counts.duplicates.sum() + self.shards.recognised();
+        stats.late = counts.late.sum();
+        stats.evicted = 0;
+        stats.effective_window = self.window.span();
+        stats.memory_bytes += filter_bytes;
+        if let Some((filter, total)) = filter {
+            stats.live_keys = total.live_keys;
+            stats.filter = filter_stats(filter, total);
         }
+        stats
     }
 }
 

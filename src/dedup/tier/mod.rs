@@ -219,13 +219,11 @@ impl Tiers {
             Verdict::Duplicate => counts.duplicates.add(1),
             Verdict::Late => counts.late.add(1),
         }
-        if !purpose.is_question() {
-            counts.recorded.add(1);
-        } else {
+        if purpose.is_question() {
             counts.asked.add(1);
-            if verdict != Verdict::Duplicate {
-                counts.asked_in_vain.add(1);
-            }
+            counts.asked_in_vain.add(u64::from(verdict != Verdict::Duplicate));
+        } else {
+            counts.recorded.add(1);
         }
     }
 
