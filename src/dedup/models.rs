@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::Deduper;
+use crate::confirm::{MemoryConfirmer, Ownership, Reject};
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::time::{Clock, Timestamp, Window};
 use crate::verdict::Verdict;
@@ -155,6 +156,76 @@ fn a_key_that_is_forgotten_while_checked_is_let_in_once() {
                 }),
             ],
         );
+        assert_eq!(uniques(&verdicts), 1, "{verdicts:?}");
+    });
+}
+
+/// A deduper with a confirmer behind it, which takes part as one step.
+fn confirmed(ownership: Ownership<Arc<MemoryConfirmer>>, write_behind: usize) -> Arc<Confirmed> {
+    let clock = Arc::new(ModelClock(AtomicI64::new(0)));
+    let builder = Deduper::builder(Window::fixed(2 * BUCKET).buckets(2))
+        .capacity(1)
+        .hash_secret([7; 32])
+        .clock(clock)
+        .write_behind(write_behind)
+        .confirm(Arc::new(MemoryConfirmer::new()), ownership, Reject);
+    Arc::new(builder.build().expect("a valid configuration"))
+}
+
+type Confirmed = Deduper<Arc<MemoryConfirmer>>;
+
+/// Two threads at once; what they answer.
+fn two_at_once(
+    dedup: &Arc<Confirmed>,
+    one: fn(&Confirmed) -> Verdict,
+    other: fn(&Confirmed) -> Verdict,
+) -> [Verdict; 2] {
+    let threads = [one, other].map(|call| {
+        let dedup = Arc::clone(dedup);
+        thread::spawn(move || call(&dedup))
+    });
+    threads.map(|thread| thread.join().unwrap())
+}
+
+fn confirm(dedup: &Confirmed) -> Verdict {
+    dedup.check(KEY).unwrap()
+}
+
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(run);
+}
+
+#[test]
+fn a_key_that_is_confirmed_has_one_winner() {
+    model(|| {
+        let dedup = confirmed(Ownership::Shared, 0);
+        assert_eq!(uniques(&two_at_once(&dedup, confirm, confirm)), 1);
+        assert_eq!(confirm(&dedup), Verdict::Duplicate);
+    });
+}
+
+#[test]
+fn a_key_of_an_owner_has_one_winner() {
+    for write_behind in [0, 1] {
+        model(move || {
+            let dedup = confirmed(Ownership::Exclusive, write_behind);
+            assert_eq!(uniques(&two_at_once(&dedup, confirm, confirm)), 1);
+            assert_eq!(confirm(&dedup), Verdict::Duplicate);
+        });
+    }
+}
+
+#[test]
+fn a_key_that_is_forgotten_while_confirmed_is_let_in_once() {
+    model(|| {
+        let dedup = confirmed(Ownership::Shared, 0);
+        assert_eq!(confirm(&dedup), Verdict::Unique);
+        let verdicts = two_at_once(&dedup, confirm, |dedup| {
+            dedup.forget(KEY).unwrap();
+            confirm(dedup)
+        });
         assert_eq!(uniques(&verdicts), 1, "{verdicts:?}");
     });
 }

@@ -7,6 +7,8 @@ use super::{KEYS_PER_QUESTION, end_of_chunk};
 use crate::confirm::{Confirmer, Outage};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
+use event_listener::EventListener;
+#[cfg(not(loom))]
 use event_listener::Listener as _;
 use std::time::{Duration, Instant};
 
@@ -101,7 +103,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         loop {
             match round.next(verdicts) {
                 Next::Done => return Ok(()),
-                Next::Wait(listener) => listener.wait(),
+                Next::Wait(listener) => wait(listener),
                 Next::Ask => {
                     let replies = self.ask(round);
                     round
@@ -201,7 +203,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         let hold = loop {
             match behind.tiers.hold(hash) {
                 Ok(hold) => break hold,
-                Err(Some(listener)) => listener.wait(),
+                Err(Some(listener)) => wait(listener),
                 Err(None) => {}
             }
         };
@@ -232,4 +234,14 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         guard.expire(self.expired())?;
         Ok(is_done)
     }
+}
+
+#[cfg(not(loom))]
+fn wait(listener: EventListener) {
+    listener.wait();
+}
+
+#[cfg(loom)]
+fn wait(listener: EventListener) {
+    loom::future::block_on(listener);
 }
