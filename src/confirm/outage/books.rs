@@ -34,16 +34,6 @@ struct Counts {
     write_backs_refused: u64,
 }
 
-/// How a call goes about the primary.
-pub(super) enum Standing<'books> {
-    /// Ask it.
-    Serving(Asking<'books>),
-    /// Ask it about keys that are not in the journal.
-    Returning(Asking<'books>),
-    /// Leave it alone, for this reason.
-    Degraded(StoreError),
-}
-
 impl Books {
     pub(super) fn new(breaker: Breaker, journal_limit_bytes: usize, clock: Arc<dyn Clock>) -> Self {
         let pages = Pages {
@@ -59,20 +49,11 @@ impl Books {
         self.pages.lock()
     }
 
-    pub(super) fn standing(&self) -> Standing<'_> {
+    /// The right to ask the primary, or why it is left alone.
+    pub(super) fn ask(&self) -> Result<Asking<'_>, StoreError> {
         let now = self.clock.now();
-        let mut pages = self.pages();
-        match pages.circuit.permit(now) {
-            Err(error) => Standing::Degraded(error),
-            Ok(permit) => {
-                let asking = Asking { books: self, permit: Some(permit) };
-                if pages.journal.is_empty() {
-                    Standing::Serving(asking)
-                } else {
-                    Standing::Returning(asking)
-                }
-            }
-        }
+        let permit = self.pages().circuit.permit(now)?;
+        Ok(Asking { books: self, permit: Some(permit) })
     }
 
     /// The right to ask the primary, unless it is being left alone: no probe.
@@ -90,19 +71,15 @@ impl Books {
         let now = self.clock.now();
         let mut pages = self.pages();
         let batch = pages.journal.start_writing()?;
-        match pages.circuit.permit(now) {
-            Ok(permit) => {
-                let asking = Asking { books: self, permit: Some(permit) };
-                Some((Writing { books: self }, asking, batch))
-            }
-            Err(_) => {
-                pages.journal.stop_writing();
-                None
-            }
-        }
+        let Ok(permit) = pages.circuit.permit(now) else {
+            pages.journal.stop_writing();
+            return None;
+        };
+        let asking = Asking { books: self, permit: Some(permit) };
+        Some((Writing { books: self }, asking, batch))
     }
 
-    /// The primary has forgotten keys that it owed.
+    /// The primary has forgotten keys, as it was owed.
     pub(super) fn forgotten(&self, entries: &[Entry]) {
         let mut pages = self.pages();
         pages.journal.forgotten(entries);

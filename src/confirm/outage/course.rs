@@ -1,7 +1,7 @@
 //! How a call takes its course: whom it asks, in which order, and what it makes
 //! of the answers.
 
-use super::books::{Asking, Books, Doubt, Standing};
+use super::books::{Asking, Books, Doubt};
 use super::call::{ask, caught};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
@@ -62,18 +62,18 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         doubt: &mut Doubt<'_>,
     ) -> Result<Confirmed, StoreError> {
         self.write_back(rule).await?;
-        match self.books.standing() {
-            Standing::Serving(asking) => {
-                match self.ask_primary(asking, sightings, rule, doubt).await {
-                    Err(error) if is_outage(&error) => {
-                        self.without_primary(sightings, rule, doubt, error).await
-                    }
-                    Ok(answers) => Ok(Confirmed { answers, by: AnsweredBy::Primary }),
-                    Err(error) => Err(error),
-                }
+        let owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
+        match self.books.ask() {
+            Err(error) => self.without_primary(sightings, rule, doubt, error).await,
+            Ok(asking) if owed.contains(&true) => {
+                self.with_both(asking, sightings, &owed, rule, doubt).await
             }
-            Standing::Returning(asking) => self.with_both(asking, sightings, rule, doubt).await,
-            Standing::Degraded(error) => self.without_primary(sightings, rule, doubt, error).await,
+            Ok(asking) => match self.ask_primary(asking, sightings, rule, doubt).await {
+                Err(error) if is_outage(&error) => {
+                    self.without_primary(sightings, rule, doubt, error).await
+                }
+                answers => Ok(Confirmed { answers: answers?, by: AnsweredBy::Primary }),
+            },
         }
     }
 
@@ -87,7 +87,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     ) -> Result<Vec<Answer>, StoreError> {
         let first = self.ask_once(asking, sightings, rule, doubt).await;
         let Err(error) = first else { return first };
-        if !(error.is_retryable() && error.may_have_recorded()) {
+        if !is_lost(&error) {
             return Err(error);
         }
         let Some(asking) = self.books.ask_if_closed() else { return Err(error) };
@@ -122,8 +122,6 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         let Plan::Ask(fallback) = &self.plan else {
             return MemoryConfirmer::new().confirm(sightings, rule);
         };
-        // Better no answer than one that cannot be kept.
-        self.books.check_room(sightings)?;
         let before = doubt.begin();
         let result = ask(fallback, sightings, rule).await;
         recorded_nothing(&result, before, doubt);
@@ -143,6 +141,10 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         if matches!(self.plan, Plan::Reject) {
             return Err(error);
         }
+        // Better no answer than one that the primary would never hear of.
+        if matches!(self.plan, Plan::Ask(_)) {
+            self.books.check_room(sightings)?;
+        }
         let answers = self
             .ask_instead(sightings, rule, doubt)
             .await
@@ -151,57 +153,43 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         Ok(Confirmed { answers, by: self.by_other() })
     }
 
-    /// The primary is back, and has yet to be told of some keys. Those are
-    /// answered for as before; of the others both must say that they are new.
+    /// The primary is back, and has yet to be told of some of these keys: those
+    /// are answered for as before, the others are its own again.
     async fn with_both(
+        &self,
+        asking: Asking<'_>,
+        sightings: &[Sighting<'_>],
+        owed: &[bool],
+        rule: Rule,
+        doubt: &mut Doubt<'_>,
+    ) -> Result<Confirmed, StoreError> {
+        let (told, untold) = (parted(sightings, owed, false), parted(sightings, owed, true));
+        let told = match self.ask_about(asking, &told, rule, doubt).await {
+            Err(error) if is_outage(&error) => {
+                return self.without_primary(sightings, rule, doubt, error).await;
+            }
+            answers => answers?,
+        };
+        let answers = self.ask_instead(&untold, rule, doubt).await.map_err(fallback_failed)?;
+        self.take_note(&untold, &answers, rule)?;
+        let (mut told, mut untold) = (told.into_iter(), answers.into_iter());
+        let next = |is_owed: &bool| if *is_owed { untold.next() } else { told.next() };
+        let answers = owed.iter().filter_map(next).collect();
+        Ok(Confirmed { answers, by: self.by_other() })
+    }
+
+    /// Asks the primary, unless there is nothing to ask.
+    async fn ask_about(
         &self,
         asking: Asking<'_>,
         sightings: &[Sighting<'_>],
         rule: Rule,
         doubt: &mut Doubt<'_>,
-    ) -> Result<Confirmed, StoreError> {
-        let mut answers = self.ask_instead(sightings, rule, doubt).await?;
-        let mut owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
-        // What the fallback has seen needs no second opinion, but in a sliding
-        // window the primary must hear of it.
-        let asked: Vec<_> = (0..sightings.len())
-            .filter(|&at| !owed[at] && (answers[at] == Answer::New || rule.is_sliding()))
-            .collect();
-        if !asked.is_empty() {
-            let about: Vec<_> = asked.iter().map(|&at| sightings[at]).collect();
-            match self.ask_primary(asking, &about, rule, doubt).await {
-                Ok(theirs) => {
-                    for (&at, theirs) in asked.iter().zip(theirs) {
-                        answers[at] = either(answers[at], theirs);
-                    }
-                }
-                Err(error) if is_outage(&error) => asked.iter().for_each(|&at| owed[at] = true),
-                Err(error) => return Err(error),
-            }
+    ) -> Result<Vec<Answer>, StoreError> {
+        if sightings.is_empty() {
+            return Ok(Vec::new());
         }
-        self.vouch(sightings, answers, &owed, rule)
-    }
-
-    /// Takes note of the answers that the primary does not vouch for: those that
-    /// are `owed`.
-    fn vouch(
-        &self,
-        sightings: &[Sighting<'_>],
-        answers: Vec<Answer>,
-        owed: &[bool],
-        rule: Rule,
-    ) -> Result<Confirmed, StoreError> {
-        if !owed.contains(&true) {
-            return Ok(Confirmed { answers, by: AnsweredBy::Primary });
-        }
-        let (noted, theirs): (Vec<_>, Vec<_>) = sightings
-            .iter()
-            .zip(&answers)
-            .zip(owed)
-            .filter_map(|(pair, owed)| owed.then_some(pair))
-            .unzip();
-        self.take_note(&noted, &theirs, rule)?;
-        Ok(Confirmed { answers, by: self.by_other() })
+        self.ask_primary(asking, sightings, rule, doubt).await
     }
 
     fn take_note(
@@ -284,15 +272,9 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         if keys.is_empty() {
             return Ok(());
         }
-        let asking = match self.books.standing() {
-            Standing::Serving(asking) | Standing::Returning(asking) => asking,
-            Standing::Degraded(error) => return Err(error),
-        };
-        let first = self.forget_once(asking, keys).await;
+        let first = self.forget_once(self.books.ask()?, keys).await;
         match (&first, self.books.ask_if_closed()) {
-            (Err(error), Some(asking)) if error.is_retryable() => {
-                self.forget_once(asking, keys).await
-            }
+            (Err(error), Some(asking)) if is_lost(error) => self.forget_once(asking, keys).await,
             _ => first,
         }
     }
@@ -341,6 +323,12 @@ const fn is_outage(error: &StoreError) -> bool {
     !matches!(error.kind(), StoreErrorKind::Fenced | StoreErrorKind::Refused)
 }
 
+/// True iff a reply, or its request, was lost on the way: asking again may bring
+/// it.
+const fn is_lost(error: &StoreError) -> bool {
+    error.is_retryable() && error.may_have_recorded()
+}
+
 /// Undoes the doubt that a call began if it is certain to have recorded nothing.
 fn recorded_nothing<T>(result: &Result<T, StoreError>, before: bool, doubt: &mut Doubt<'_>) {
     if matches!(result, Err(error) if !error.may_have_recorded()) {
@@ -348,16 +336,23 @@ fn recorded_nothing<T>(result: &Result<T, StoreError>, before: bool, doubt: &mut
     }
 }
 
-/// Of two answers to a sighting the one that has seen more.
-fn either(one: Answer, other: Answer) -> Answer {
-    match (one, other) {
-        (Answer::Seen(one), Answer::Seen(other)) => Answer::Seen(one.max(other)),
-        (Answer::New, answer) | (answer, Answer::New) => answer,
-    }
+/// The sightings that are owed, or those that are not.
+fn parted<'key>(sightings: &[Sighting<'key>], owed: &[bool], part: bool) -> Vec<Sighting<'key>> {
+    let in_part = sightings.iter().zip(owed).filter(|(_, owed)| **owed == part);
+    in_part.map(|(sighting, _)| *sighting).collect()
 }
 
 fn keys_of<'key>(keys: &[(&'key [u8], bool)]) -> Vec<&'key [u8]> {
     keys.iter().map(|(key, _)| *key).collect()
+}
+
+/// The fallback failed while its answer was needed.
+#[derive(Debug, thiserror::Error)]
+#[error("the fallback failed, and the store has yet to be told of keys that it answered for")]
+struct FallbackFailed(#[source] StoreError);
+
+fn fallback_failed(error: StoreError) -> StoreError {
+    StoreError::new(error.kind(), FallbackFailed(error))
 }
 
 /// The fallback failed as well.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// The caller has at most one `confirm` in flight for a key. Calls for other keys
 /// may come at any time, and no call waits for another.
 ///
-/// A call costs two copies of its sightings' addresses and takes a lock two or
-/// three times, for some ten nanoseconds each, beside what the confirmer takes.
+/// Beside what the confirmer takes, a call copies its sightings (not their keys)
+/// and takes one lock, shared by all, five times for a moment.
 pub(crate) struct Guard<C, P> {
     primary: C,
     policy: P,

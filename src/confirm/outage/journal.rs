@@ -38,13 +38,14 @@ struct Debt {
     stamp: u64,
 }
 
-/// A sighting that the primary has yet to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A sighting that the primary has yet to see, in the latest bucket in which the
+/// key was seen.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
-    pub(super) bucket: Bucket,
-    pub(super) token: Token,
+    bucket: Bucket,
+    token: Token,
     /// It was called new; otherwise it only moved a sliding window's bucket up.
-    pub(super) let_through: bool,
+    let_through: bool,
 }
 
 /// A debt as it was when its batch was taken.
@@ -136,7 +137,8 @@ impl Journal {
         for &(Sighting { key, bucket, token }, let_through) in sightings {
             let debt = self.debt(key);
             match &mut debt.record {
-                // The first to have been let through keeps its token.
+                // Whoever was let through keeps his token: where the primary has
+                // his sighting already, it moves up and is not counted as another's.
                 Some(owed) if !let_through => owed.bucket = owed.bucket.max(bucket),
                 owed => *owed = Some(Owed { bucket, token, let_through }),
             }
@@ -197,10 +199,10 @@ impl Journal {
             self.change(entry, |debt| debt.record = None);
         }
         self.larger_batches();
-        let twice = |((_, owed), answer): &(&(Entry, Owed), &Answer)| {
+        let was_known = |((_, owed), answer): &(&(Entry, Owed), &Answer)| {
             owed.let_through && **answer != Answer::New
         };
-        entries.iter().zip(answers).filter(twice).count() as u64
+        entries.iter().zip(answers).filter(was_known).count() as u64
     }
 
     /// The primary refused a batch: it is tried in halves, and a single debt is

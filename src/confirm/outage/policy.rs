@@ -48,9 +48,9 @@ pub struct Admit;
 /// in memory. When the primary is back, checks write the journal to it, a batch
 /// each, with the sightings' own buckets and tokens. A key in the journal is the
 /// fallback's to answer until it is written; one that the primary turns out to
-/// have had already was let through twice, and is counted. Any other key that the
-/// fallback calls new is confirmed by the primary from its return on, so the
-/// journal only gets shorter then. A full journal fails the check
+/// have had already was let through twice, and is counted. All other keys are the
+/// primary's again as soon as it is back, so that the journal only gets shorter
+/// then. A full journal fails the check
 /// ([`Full`](crate::confirm::StoreErrorKind::Full)): nothing is dropped from it.
 ///
 /// A process that ends before all is written leaves those keys with the fallback

@@ -113,3 +113,45 @@ impl Half {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Window;
+    use std::time::Duration;
+
+    const KEY_BYTES: usize = 1 << 16;
+
+    fn sighting(key: &[u8], token: u64) -> Sighting<'_> {
+        Sighting { key, bucket: Bucket::new(5), token: Token::new(token) }
+    }
+
+    #[test]
+    fn the_oldest_are_given_up_when_there_are_too_many() {
+        let rule = Rule::of(&Window::fixed(Duration::from_secs(8)));
+        let keys: Vec<_> = (0..200_u8).map(|number| vec![number; KEY_BYTES]).collect();
+        let mut unresolved = Unresolved::default();
+        for (key, token) in keys.iter().zip(0..) {
+            unresolved.remember(&sighting(key, token));
+            assert!(unresolved.keys() * KEY_BYTES <= 2 * (HALF_BYTES + 2 * KEY_BYTES));
+        }
+        let kept = unresolved.keys();
+        assert!(kept * KEY_BYTES > HALF_BYTES);
+        assert_eq!(unresolved.given_up() as usize + kept, keys.len());
+        for (key, token) in keys.iter().zip(0_u64..).skip(keys.len() - kept) {
+            let recalled = unresolved.recall(&sighting(key, 1_000), rule);
+            assert_eq!(recalled, Some(Token::new(token)));
+        }
+        assert_eq!((unresolved.keys(), unresolved.young.bytes, unresolved.old.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_no_longer_matches_is_dropped() {
+        let mut unresolved = Unresolved::default();
+        unresolved.remember(&sighting(b"a", 1));
+        unresolved.expire(Bucket::new(5));
+        assert_eq!(unresolved.keys(), 1);
+        unresolved.expire(Bucket::new(6));
+        assert_eq!((unresolved.keys(), unresolved.young.bytes), (0, 0));
+    }
+}

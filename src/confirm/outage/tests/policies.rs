@@ -69,6 +69,27 @@ fn a_sighting_that_failed_is_not_held_against_its_key() {
 }
 
 #[test]
+fn of_a_key_twice_in_a_batch_that_failed_the_first_sighting_counts() {
+    both(Policy::Reject, |stage| {
+        stage.primary.is(Mood::Lost);
+        stage.confirm(&["a", "a"]).unwrap_err();
+        stage.settle();
+        assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+    });
+}
+
+#[test]
+fn a_retry_counts_from_its_own_bucket() {
+    both(Policy::Reject, |stage| {
+        stage.primary.is(Mood::Lost);
+        stage.confirm(&["a"]).unwrap_err();
+        stage.settle();
+        assert_eq!(stage.confirm_in(NOW + 5, &["a"]).unwrap().answers, [NEW]);
+        assert_eq!(stage.primary_says(NOW + 13, "a"), seen(NOW + 5));
+    });
+}
+
+#[test]
 fn what_failed_before_the_window_is_no_longer_asked_about() {
     both(Policy::Reject, |stage| {
         stage.primary.is(Mood::Lost);
@@ -164,7 +185,7 @@ fn an_open_breaker_keeps_callers_from_the_store() {
     all(|policy, stage| {
         stage.open();
         let calls = stage.primary.calls();
-        assert_eq!(calls, 2);
+        assert_eq!(calls, 3);
         for _ in 0..10 {
             let result = stage.confirm(&["a"]);
             assert_eq!(result.is_err(), policy == Policy::Reject);
@@ -218,7 +239,7 @@ fn admitted_keys_are_new_once_a_batch_and_counted() {
         let confirmed = stage.confirm(&["a", "b", "a"]).unwrap();
         assert_eq!(confirmed.answers, [NEW, NEW, seen(NOW)]);
         assert_eq!(confirmed.by, AnsweredBy::Nobody);
-        assert_eq!(stage.guard.stats().admitted, 4);
+        assert_eq!(stage.guard.stats().admitted, 5);
         stage.settle();
         // They were recorded in memory alone.
         assert_eq!(stage.primary_says(NOW, "a"), NEW);
@@ -275,7 +296,7 @@ fn a_failed_expiry_is_told_and_counts() {
     all(|_, stage| {
         stage.primary.is(Mood::DOWN);
         let before = crate::confirm::Bucket::new(NOW);
-        for _ in 0..2 {
+        for _ in 0..3 {
             assert_eq!(stage.guard.expire(before).unwrap_err().kind(), Unavailable);
         }
         assert!(matches!(stage.guard.health(), Health::Degraded { .. }));

@@ -39,10 +39,9 @@ impl Mood {
 }
 
 /// A store in memory with moods.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Moody(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     memory: MemoryConfirmer,
     mood: Mutex<Mood>,
@@ -50,8 +49,12 @@ struct Inner {
     next: Mutex<VecDeque<Mood>>,
     /// A key that it refuses.
     refused: Mutex<Option<Vec<u8>>>,
+    /// What happens between its next work and its reply.
+    after: Mutex<Option<After>>,
     calls: AtomicU64,
 }
+
+type After = Box<dyn FnOnce() + Send>;
 
 impl Moody {
     pub(super) fn new() -> Self {
@@ -60,6 +63,7 @@ impl Moody {
             mood: Mutex::new(Mood::Well),
             next: Mutex::default(),
             refused: Mutex::default(),
+            after: Mutex::default(),
             calls: AtomicU64::new(0),
         }))
     }
@@ -76,6 +80,11 @@ impl Moody {
 
     pub(super) fn refuses(&self, key: Option<&[u8]>) {
         *self.0.refused.lock() = key.map(Into::into);
+    }
+
+    /// Something happens between its next work and its reply.
+    pub(super) fn after_next(&self, after: impl FnOnce() + Send + 'static) {
+        *self.0.after.lock() = Some(Box::new(after));
     }
 
     /// How many calls it has had.
@@ -97,7 +106,14 @@ impl Moody {
         let next = self.0.next.lock().pop_front();
         let mood = next.unwrap_or(*self.0.mood.lock());
         match mood {
-            Mood::Well => act(),
+            Mood::Well => {
+                let done = act();
+                let after = self.0.after.lock().take();
+                if let Some(after) = after {
+                    after();
+                }
+                done
+            }
             Mood::Fails(kind) => Err(StoreError::new(kind, "as told")),
             Mood::Lost => act().and_then(|_| Err(StoreError::new(StoreErrorKind::Timeout, "lost"))),
             Mood::Panics => {
@@ -149,7 +165,7 @@ impl Confirmer for Moody {
 
 /// An asynchronous confirmer that makes its callers wait once before it acts and
 /// once after.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Waiting(pub(super) Moody);
 
 async fn wait() {
@@ -199,18 +215,23 @@ pub(super) fn finish<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Polls a future so many times and drops it; true iff it was not done.
-pub(super) fn drop_after<F: Future>(polls: usize, future: F) -> bool {
+/// Polls a future at most so many times: what it had to say by then.
+pub(super) fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    (0..polls).all(|_| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending())
+    let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    (0..polls).find_map(|_| match poll() {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    })
 }
+
+type InPart = Option<Result<Confirmed, StoreError>>;
 
 /// A guard of either kind.
 pub(super) trait Guarded: Send + Sync {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Confirmed, StoreError>;
-    /// Gives up after so many polls; false iff it was done before, or cannot be
-    /// given up.
-    fn confirm_in_part(&self, polls: usize, sightings: &[Sighting<'_>], rule: Rule) -> bool;
+    /// Gives up after so many polls, unless it is done by then; a blocking one is.
+    fn confirm_in_part(&self, polls: usize, sightings: &[Sighting<'_>], rule: Rule) -> InPart;
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError>;
     fn expire(&self, before: Bucket) -> Result<(), StoreError>;
     fn write_back(&self, rule: Rule) -> Result<bool, StoreError>;
@@ -228,8 +249,13 @@ macro_rules! guarded {
             ) -> Result<Confirmed, StoreError> {
                 self.confirm(sightings, rule)
             }
-            fn confirm_in_part(&self, _: usize, _: &[Sighting<'_>], _: Rule) -> bool {
-                false
+            fn confirm_in_part(
+                &self,
+                _: usize,
+                sightings: &[Sighting<'_>],
+                rule: Rule,
+            ) -> InPart {
+                Some(self.confirm(sightings, rule))
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
                 self.forget(keys)
@@ -256,7 +282,12 @@ macro_rules! guarded {
             ) -> Result<Confirmed, StoreError> {
                 finish(self.confirm_async(sightings, rule))
             }
-            fn confirm_in_part(&self, polls: usize, sightings: &[Sighting<'_>], rule: Rule) -> bool {
+            fn confirm_in_part(
+                &self,
+                polls: usize,
+                sightings: &[Sighting<'_>],
+                rule: Rule,
+            ) -> InPart {
                 drop_after(polls, self.confirm_async(sightings, rule))
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
@@ -307,9 +338,9 @@ pub(super) fn sliding() -> Rule {
     Rule::of(&Window::sliding(Duration::from_secs(8)))
 }
 
-/// Opens after two failures, for 1 s, then 2 s.
+/// Opens after three failures, for 1 s, then 2 s.
 pub(super) const BREAKER: Breaker =
-    Breaker::new().failures(2).delay(Duration::from_secs(1), Duration::from_secs(2));
+    Breaker::new().failures(3).delay(Duration::from_secs(1), Duration::from_secs(2));
 
 impl Stage {
     pub(super) fn new(policy: Policy, is_async: bool, journal_bytes: usize) -> Self {
@@ -368,8 +399,7 @@ impl Stage {
     /// Lets the breaker open.
     pub(super) fn open(&self) {
         self.primary.is(Mood::DOWN);
-        let _ = self.confirm(&["opening 1"]);
-        let _ = self.confirm(&["opening 2"]);
+        (0..3).for_each(|_| drop(self.confirm(&["opening"])));
         assert!(matches!(self.guard.health(), Health::Degraded { .. }));
     }
 
