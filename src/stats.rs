@@ -1,6 +1,5 @@
 //! What an operator can see of a deduper.
 
-use crate::confirm::OutageStats;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -68,6 +67,38 @@ pub struct ConfirmerStats {
     pub memory_is_whole: bool,
     /// When it failed, and what became of checks then.
     pub outages: OutageStats,
+}
+
+/// Counters of a confirmer's outages since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutageStats {
+    /// Requests that the confirmer did not answer.
+    pub failures: u64,
+    /// How often it was left alone because of them.
+    pub openings: u64,
+    /// Keys let through that nobody vouched for (`Admit`).
+    pub admitted: u64,
+    /// Sightings that the fallback answered alone.
+    pub answered_by_fallback: u64,
+    /// Requests that the fallback did not answer either.
+    pub fallback_failures: u64,
+    /// Keys that the confirmer has yet to be told of.
+    pub journal_keys: usize,
+    /// What they take in memory, in bytes.
+    pub journal_bytes: usize,
+    /// Keys that it was told of when it was back.
+    pub written_back: u64,
+    /// Those among them that it knew already: let through twice.
+    pub let_through_twice: u64,
+    /// Requests with such keys that it refused; they are tried again.
+    pub write_backs_refused: u64,
+    /// Keys whose last sighting ended in an error, and may have been recorded:
+    /// their next check settles it.
+    pub unresolved_keys: usize,
+    /// Those of which there were too many to keep. A check of such a key may call it
+    /// a duplicate although nobody has processed it.
+    pub unresolved_given_up: u64,
 }
 
 /// What an operator can see of a filter. Its rate at the present fill is

@@ -58,6 +58,7 @@ impl Counts {
             Verdict::Unique => &mut self.uniques,
             Verdict::Duplicate => &mut self.duplicates,
             Verdict::Late => &mut self.late,
+            Verdict::Unconfirmed => unreachable!("there is no confirmer"),
         } += 1;
     }
 }

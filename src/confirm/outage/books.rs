@@ -2,9 +2,10 @@
 
 use super::breaker::{Breaker, Circuit, Permit};
 use super::journal::{Batch, Entry, Journal, Owed};
-use super::stats::{Health, OutageStats};
+use super::stats::Health;
 use super::unresolved::Unresolved;
 use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError};
+use crate::stats::OutageStats;
 use crate::time::Clock;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;

@@ -5,11 +5,12 @@ use super::breaker::Breaker;
 use super::call::{at_once, caught};
 use super::course::{Confirmed, Course};
 use super::policy::Outage;
-use super::stats::{Health, OutageStats};
+use super::stats::Health;
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, Inline, OwnedStore, Record, Rule, Sighting,
     StoreError,
 };
+use crate::stats::OutageStats;
 use crate::time::Clock;
 use std::sync::Arc;
 

@@ -27,8 +27,9 @@ mod stats;
 mod tests;
 mod unresolved;
 
+pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
 pub(crate) use course::{AnsweredBy, Confirmed};
 pub(crate) use guard::Guard;
 pub use policy::{Admit, Fallback, Outage, Reject};
-pub use stats::{Health, OutageStats};
+pub use stats::Health;
