@@ -74,6 +74,8 @@ mod memory;
 mod outage;
 mod ownership;
 mod panics;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod rule;
@@ -88,6 +90,8 @@ pub use inline::Inline;
 pub use memory::MemoryConfirmer;
 pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
 pub use ownership::{NoConfirmer, Ownership};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBuilder, PostgresConfirmer, PostgresError};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 pub use tiered::{Tiered, TieredStats};
 

@@ -4,7 +4,10 @@
 #![allow(dead_code, reason = "each test binary compiles all of it and uses its own part")]
 #![allow(unreachable_pub, reason = "a module of a test binary has nobody outside to reach it")]
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod proxy;
+#[cfg(feature = "redis")]
 pub mod redis;
 
 use std::io::Write;

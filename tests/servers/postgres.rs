@@ -1,0 +1,166 @@
+//! PostgreSQL, one server.
+
+use super::{Process, free_port, is_installed, wait_until};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// Debian's `nobody` and `nogroup`: the server refuses to run as root.
+const NOBODY: u32 = 65_534;
+
+const ROOT: u32 = 0;
+
+/// One server, that keeps what it acknowledged unless the machine fails.
+pub struct Postgres {
+    port: u16,
+    process: Process,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// `None` where it is not installed: then the test is skipped.
+    pub fn start() -> Option<Self> {
+        if !is_installed(program("initdb").to_str()?) {
+            return None;
+        }
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        if is_root() {
+            chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        initialise(&folder);
+        let process = run(port, &folder);
+        let server = Self { port, process, folder };
+        server.wait();
+        Some(server)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What connects to it, in libpq's words.
+    pub fn parameters(&self) -> String {
+        parameters(self.port)
+    }
+
+    /// Stops it as a crash would, without writing what it has in memory.
+    pub fn crash(&mut self) {
+        // Killed, it would leave its children behind.
+        self.stop("-QUIT");
+    }
+
+    /// Starts it again after [`crash`](Self::crash).
+    pub fn restart(&mut self) {
+        self.process = run(self.port, &self.folder);
+        self.wait();
+    }
+
+    /// Starts it again as a standby, which has no primary.
+    pub fn restart_as_standby(&mut self) {
+        self.stop("-INT");
+        fs::write(self.folder.path().join("data/standby.signal"), "").unwrap();
+        self.restart();
+    }
+
+    /// Lets it hang, with all its children, until [`resume`](Self::resume).
+    pub fn suspend(&self) {
+        // The parent first: then it has no more children afterwards.
+        self.process.suspend();
+        self.signal_children("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal_children("-CONT");
+        self.process.resume();
+    }
+
+    /// What it has logged since it was started.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn stop(&mut self, signal: &str) {
+        self.process.signal(signal);
+        wait_until("postgres ends", || self.process.0.try_wait().unwrap().is_some());
+    }
+
+    fn signal_children(&self, signal: &str) {
+        let parent = self.process.0.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap();
+        // Some may have ended meanwhile.
+        let _ = Command::new("kill")
+            .arg(signal)
+            .args(children.split_whitespace())
+            .stderr(Stdio::null())
+            .status();
+    }
+
+    fn wait(&self) {
+        let status = self.folder.path().join("data/postmaster.pid");
+        let own = format!("{}\n", self.process.0.id());
+        wait_until("postgres is ready", || {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            // The eighth line says what it is ready for: all, or reading.
+            let ready = text.lines().nth(7).unwrap_or_default().trim();
+            text.starts_with(&own) && ["ready", "standby"].contains(&ready)
+        });
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.process.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // In case it is suspended.
+            self.resume();
+            self.crash();
+        }
+    }
+}
+
+/// What connects to the server that is reached at a port.
+pub fn parameters(port: u16) -> String {
+    format!("host=127.0.0.1 port={port} user=hapax dbname=postgres sslmode=disable")
+}
+
+fn initialise(folder: &TempDir) {
+    let mut initdb = command("initdb", folder);
+    initdb.args(["-D", "data", "-U", "hapax", "-A", "trust", "-E", "UTF8", "--locale=C"]);
+    let done = initdb.arg("--no-sync").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn run(port: u16, folder: &TempDir) -> Process {
+    let mut postgres = command("postgres", folder);
+    postgres.args(["-D", "data", "-p", &port.to_string()]);
+    // Nothing here outlives the machine, only the server.
+    for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"] {
+        postgres.args(["-c", setting]);
+    }
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    Process(postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+/// A program of the server's, as a user that it accepts.
+fn command(name: &str, folder: &TempDir) -> Command {
+    let mut command = Command::new(program(name));
+    command.current_dir(folder.path());
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == ROOT
+}
+
+/// Debian keeps the programs out of the path, in a folder for each version.
+fn program(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let programs = versions.map(|version| version.path().join("bin").join(name));
+    programs.filter(|program| program.exists()).max().unwrap_or_else(|| name.into())
+}
