@@ -160,7 +160,7 @@ fn emit(
         Fate::Checked(verdict) => {
             counts.add(verdict);
             match verdict {
-                Verdict::Unique => emitter.unique(record),
+                Verdict::Unique | Verdict::Unconfirmed => emitter.unique(record),
                 Verdict::Duplicate => emitter.duplicate(record),
                 Verdict::Late if on_late == OnLate::Pass => emitter.unchecked(record),
                 Verdict::Late => Ok(()),

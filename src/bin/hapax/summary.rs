@@ -21,7 +21,7 @@ impl Counts {
     /// Counts a checked record.
     pub(crate) fn add(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Unique => self.uniques += 1,
+            Verdict::Unique | Verdict::Unconfirmed => self.uniques += 1,
             Verdict::Duplicate => self.duplicates += 1,
             Verdict::Late => self.late += 1,
         }
