@@ -150,7 +150,7 @@ impl<C: AsyncConfirmer, A: AsyncConfirmer> Flow<'_, C, A> {
         let mut state = self.state.lock();
         match &reply {
             Ok(_) => state.cache_answered(),
-            Err(_) => state.cache_failed(),
+            Err(error) => state.cache_failed(error.kind()),
         }
         reply
     }

@@ -16,14 +16,14 @@
 //! Whatever the authority said may be under way to the cache, for as long as a
 //! process can be paused or a network can dawdle. A key that was merely deleted
 //! there would come back with it, and suppress the retry that was to get in. So
-//! forgetting puts a *barrier* in the record's place first: one that [`defers`], in a
-//! later bucket than any that may still come. A confirmer writes no record over
-//! one that matches, so none gets past the barrier while it could match itself. That long
-//! the key is the authority's alone.
+//! forgetting first puts a *barrier* in the record's place: one that [`defers`], in
+//! a later bucket than any that may still come. A confirmer writes no record over
+//! one that matches, so none gets past the barrier while it could match itself.
+//! That long the key is the authority's alone.
 //!
-//! The barrier is a sighting like any other, by a rule after which records in earlier
-//! buckets give way ([`Rule::giving_way`]): one step, in which no
-//! other barrier is lost.
+//! To the cache a barrier is a sighting, by a rule under which records in earlier
+//! buckets give way ([`Rule::giving_way`]): it is raised in one step, and never
+//! deleted.
 
 mod at_once;
 mod batch;
@@ -58,7 +58,7 @@ const fn defers(record: Record) -> bool {
 /// `PostgreSQL`, say.
 ///
 /// The authority alone decides which sightings are new. The cache only ever
-/// answers for duplicates, and whether it fails, forgets everything or is killed between
+/// answers for duplicates. Whether it fails, forgets everything or is killed between
 /// two steps, no verdict changes: it is asked by [`look`](Confirmer::look), written
 /// after the authority, and refilled as duplicates come by.
 ///
@@ -69,33 +69,32 @@ const fn defers(record: Record) -> bool {
 /// | a duplicate that the cache does not know | the cache, the authority twice, the cache |
 /// | the first of a key in a later bucket of a sliding window | the cache, the authority, the cache |
 ///
-/// So it pays where duplicates are many and come more than once, and costs new
-/// keys two short calls.
+/// So it pays where duplicates are many, and costs new keys two short calls.
 ///
 /// # What the cache must be
 ///
-/// *Shared by all who share the authority.* Who forgets a key in the authority behind the
-/// cache's back leaves it a duplicate there.
+/// *Shared by all who share the authority.* Who forgets a key in the authority behind
+/// the cache's back leaves it a duplicate there.
 ///
-/// *Bounded in time.* It is given no time limit here: it must have one of its own. A cache
-/// that failed is left alone for a while ([`rest`](Self::rest)), then tried by one
-/// caller.
+/// *Bounded in time.* It is given no time limit here: it must have one of its own. A
+/// cache that failed is left alone for a while ([`rest`](Self::rest)), then tried by
+/// one caller.
 ///
 /// *Without a past.* It may lose everything at any time, but must not come back as
-/// it was earlier: a key forgotten in between would be a duplicate again, until its window is
-/// over. A Redis used as a cache does best without files (`save ""`,
+/// it was earlier: a key forgotten in between would be a duplicate again, until its
+/// window is over. A Redis used as a cache does best without files (`save ""`,
 /// `appendonly no`), and without replicas that take over.
 ///
 /// # Forgetting
 ///
 /// [`forget`](Confirmer::forget) must reach both, and is the one call in which the
-/// cache's error is the caller's: the key is then forgotten in the authority, and may be a
-/// duplicate to those whom the cache still answers, until the call is repeated and
-/// succeeds. It asks the authority, the cache and the authority, and for one window
-/// the key's duplicates are the authority's to answer.
+/// cache's error is the caller's: the key is then forgotten in the authority, and may
+/// be a duplicate to those whom the cache still answers, until the call is repeated
+/// and succeeds. It asks the authority, the cache and the authority, and for one
+/// window the key's duplicates are the authority's to answer.
 ///
-/// One gap is left: where the cache loses everything between a forget and the
-/// arrival of a write that had been under way before it, the forgotten key comes back.
+/// One gap is left: where the cache loses everything between a forget and the arrival
+/// of a write that was under way before it, the forgotten key comes back.
 ///
 /// ```
 /// use hapax::confirm::{

@@ -57,6 +57,8 @@ struct Store {
     fails: Mutex<Option<StoreErrorKind>>,
     /// The reply to the next confirmation is lost.
     loses_reply: AtomicBool,
+    /// Nothing is recorded any more.
+    is_full: AtomicBool,
     /// Replies lack their last entry.
     is_short: AtomicBool,
     confirms: AtomicUsize,
@@ -101,6 +103,9 @@ impl Confirmer for Store {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         self.confirms.fetch_add(1, Ordering::SeqCst);
         self.reached()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Full, "as told"));
+        }
         let answers = self.records.lock().confirm(sightings, rule)?;
         if self.loses_reply.swap(false, Ordering::SeqCst) {
             return Err(StoreError::new(StoreErrorKind::Uncertain, "the reply was lost"));
@@ -183,17 +188,6 @@ fn the_authority_moves_a_key_and_the_cache_follows() {
         assert_eq!(bench.cache.held(b"k"), Some(record(at, 1)));
         assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New, "the winner, asking again");
     }
-}
-
-#[test]
-fn a_move_that_meets_no_record_leaves_none_of_its_own() {
-    let bench = Bench::new();
-    assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New);
-    // Another's look found the record; then the cache lost all.
-    bench.cache.lose_all();
-    bench.cache.confirm(&[deferred(NOW + 1)], sliding()).unwrap();
-    assert_eq!(bench.ask(sliding(), "k", NOW + 1, 2), seen(NOW + 1));
-    assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New, "the winner, asking again");
 }
 
 #[test]
@@ -295,6 +289,19 @@ fn a_cache_that_fails_is_left_alone_for_a_while() {
     let stats = bench.tiered.stats();
     assert_eq!((stats.cache_failures, stats.uncached), (1, 9));
     assert!(stats.is_cache_failing);
+}
+
+#[test]
+fn a_full_cache_still_answers_for_what_it_holds() {
+    let bench = Bench::new();
+    bench.ask(fixed(), "known", NOW, 1);
+    bench.cache.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(bench.ask(fixed(), "new", NOW, 2), Answer::New);
+    let before = bench.authority.calls();
+    assert_eq!(bench.ask(fixed(), "known", NOW, 3), seen(NOW));
+    assert_eq!(bench.authority.calls(), before);
+    assert_eq!(bench.tiered.stats().cache_failures, 1);
+    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), StoreErrorKind::Full);
 }
 
 #[test]
@@ -561,15 +568,23 @@ fn run<F: Future>(future: F) -> F::Output {
 
 type Stepped = Tiered<Arc<Stepping>, Arc<Stepping>>;
 
-/// Forgets the key while what `filling` tells the cache is on its way.
-fn forget_while_filling(tiered: &Stepped, filling: impl Future<Output = Answer>) -> Answer {
+/// Has something happen while what `filling` tells the cache is on its way.
+fn while_filling(
+    tiered: &Stepped,
+    filling: impl Future<Output = Answer>,
+    happens: impl FnOnce(),
+) -> Answer {
     let mut filling = pin!(filling);
     let sent = tiered.cache().sent();
     while tiered.cache().sent() == sent {
         assert!(take_step(filling.as_mut()).is_pending(), "it tells the cache nothing");
     }
-    run(tiered.forget(&[b"k"])).unwrap();
+    happens();
     run(filling)
+}
+
+fn forget(tiered: &Stepped) {
+    run(tiered.forget(&[b"k"])).unwrap();
 }
 
 async fn ask(tiered: &Stepped, rule: Rule, bucket: i64, token: u64) -> Answer {
@@ -585,7 +600,7 @@ fn stepped() -> Stepped {
 fn what_a_winner_tells_the_cache_brings_no_forgotten_key_back() {
     for rule in [fixed(), sliding()] {
         let tiered = stepped();
-        let answer = forget_while_filling(&tiered, ask(&tiered, rule, NOW, 1));
+        let answer = while_filling(&tiered, ask(&tiered, rule, NOW, 1), || forget(&tiered));
         assert_eq!(answer, Answer::New);
         assert_eq!(run(ask(&tiered, rule, NOW, 2)), Answer::New, "the retry gets in");
     }
@@ -597,7 +612,7 @@ fn what_a_duplicate_tells_the_cache_brings_no_forgotten_key_back() {
         let tiered = stepped();
         let other = [sighting(b"k", NOW, 1)];
         tiered.authority().store.confirm(&other, rule).unwrap();
-        let answer = forget_while_filling(&tiered, ask(&tiered, rule, NOW, 2));
+        let answer = while_filling(&tiered, ask(&tiered, rule, NOW, 2), || forget(&tiered));
         assert_eq!(answer, seen(NOW));
         assert_eq!(run(ask(&tiered, rule, NOW, 3)), Answer::New, "the retry gets in");
     }
@@ -607,22 +622,32 @@ fn what_a_duplicate_tells_the_cache_brings_no_forgotten_key_back() {
 fn what_a_refresh_tells_the_cache_brings_no_forgotten_key_back() {
     let tiered = stepped();
     run(ask(&tiered, sliding(), NOW, 1));
-    let answer = forget_while_filling(&tiered, ask(&tiered, sliding(), NOW + 1, 2));
+    let refreshing = ask(&tiered, sliding(), NOW + 1, 2);
+    let answer = while_filling(&tiered, refreshing, || forget(&tiered));
     assert_eq!(answer, seen(NOW + 1));
     assert_eq!(run(ask(&tiered, sliding(), NOW + 1, 3)), Answer::New, "the retry gets in");
 }
 
 #[test]
+fn a_refresh_that_meets_no_record_leaves_none_of_its_own() {
+    let tiered = stepped();
+    run(ask(&tiered, sliding(), NOW, 1));
+    let refreshing = ask(&tiered, sliding(), NOW + 1, 2);
+    let answer = while_filling(&tiered, refreshing, || tiered.cache().store.lose_all());
+    assert_eq!(answer, seen(NOW + 1));
+    assert_eq!(run(ask(&tiered, sliding(), NOW, 1)), Answer::New, "the winner, asking again");
+    assert_eq!(run(ask(&tiered, sliding(), NOW + 1, 2)), seen(NOW + 1));
+}
+
+#[test]
 fn a_process_that_slept_a_window_long_brings_no_forgotten_key_back() {
     let tiered = stepped();
-    let mut filling = pin!(ask(&tiered, fixed(), NOW, 1));
-    while tiered.cache().sent() == 0 {
-        assert!(take_step(filling.as_mut()).is_pending());
-    }
-    run(tiered.forget(&[b"k"])).unwrap();
-    run(tiered.expire(Bucket::new(NOW + 2))).unwrap();
-    assert_eq!(tiered.cache().store.held(b"k"), None, "the barrier has expired");
-    run(filling);
+    let answer = while_filling(&tiered, ask(&tiered, fixed(), NOW, 1), || {
+        forget(&tiered);
+        run(tiered.expire(Bucket::new(NOW + 2))).unwrap();
+        assert_eq!(tiered.cache().store.held(b"k"), None, "the barrier has expired");
+    });
+    assert_eq!(answer, Answer::New);
     assert_eq!(run(ask(&tiered, fixed(), NOW + BUCKETS + 1, 2)), Answer::New);
 }
 
