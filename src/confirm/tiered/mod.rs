@@ -2,10 +2,10 @@
 //!
 //! It owns what the cache may say and what is written to it. `batch` judges,
 //! `flow` asks the two stores in their order, `state` decides whether the cache is
-//! asked at all, `at_once` lets blocking stores take the same way. Invariants:
+//! asked at all. Invariants:
 //!
-//! - a record in the cache that does not defer is, or was, the authority's
-//!   record of that key, token included, and the key has not been forgotten since;
+//! - a record in the cache is, or was, the authority's record of that key, token
+//!   included, and the key has not been forgotten since; or it is a barrier;
 //! - so where it matches, the authority's matches, too: a key's bucket only ever
 //!   rises;
 //! - what the cache does not settle the authority does, and nothing is written to
@@ -16,42 +16,38 @@
 //! Whatever the authority said may be under way to the cache, for as long as a
 //! process can be paused or a network can dawdle. A key that was merely deleted
 //! there would come back with it, and suppress the retry that was to get in. So
-//! forgetting first puts a *barrier* in the record's place: one that [`defers`], in
-//! a later bucket than any that may still come. A confirmer writes no record over
-//! one that matches, so none gets past the barrier while it could match itself.
-//! That long the key is the authority's alone.
+//! forgetting first puts a *barrier* in the record's place: one that settles
+//! nothing, in a later bucket than any that may still come. A confirmer writes no
+//! record over one that matches, so none gets past the barrier while it could match
+//! itself. That long the key is the authority's alone.
 //!
 //! To the cache a barrier is a sighting, by a rule under which records in earlier
 //! buckets give way ([`Rule::giving_way`]): it is raised in one step, and never
 //! deleted.
 
-mod at_once;
 mod batch;
 mod flow;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError, Token};
-use at_once::{AtOnce, at_once};
+use super::inline::at_once;
+use super::{
+    Answer, AsyncConfirmer, Bucket, Confirmer, Inline, Record, Rule, Sighting, StoreError, Token,
+};
 use flow::Flow;
 use parking_lot::Mutex;
 use state::State;
 use std::fmt;
 use std::time::Duration;
 
-/// The upper half of tokens whose records settle nothing: ask the authority.
+/// Of barriers: they settle nothing, so ask the authority.
 ///
-/// Any number does: a sighting that has such a token by chance is merely not cached.
-const DEFERRING: u64 = 0xd3f3_225a;
+/// Any number does: a sighting that has it by chance is merely not cached.
+const BARRIER: Token = Token::new(0xd3f3_225a_6261_7272);
 
-/// The token of a record that settles nothing, another one in each bucket.
-const fn deferring(bucket: Bucket) -> Token {
-    Token::new(DEFERRING << 32 | bucket.number() as u64 & 0xffff_ffff)
-}
-
-const fn defers(record: Record) -> bool {
-    record.token.number() >> 32 == DEFERRING
+fn is_barrier(record: Record) -> bool {
+    record.token == BARRIER
 }
 
 /// A fast confirmer, the *cache*, before a slow one, the *authority*: Redis before
@@ -174,7 +170,7 @@ impl<C, A> Tiered<C, A> {
 
 impl<C: Confirmer, A: Confirmer> Confirmer for Tiered<C, A> {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).confirm(sightings, rule))
     }
 
@@ -184,12 +180,12 @@ impl<C: Confirmer, A: Confirmer> Confirmer for Tiered<C, A> {
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).forget(keys))
     }
 
     fn expire(&self, before: Bucket) -> Result<(), StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).expire(before))
     }
 }

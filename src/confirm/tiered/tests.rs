@@ -1,7 +1,7 @@
 //! Whatever happens to the cache, and in whatever order steps of several callers
 //! come, the authority's word holds.
 
-use super::{Tiered, deferring};
+use super::{BARRIER, Tiered};
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Record, Rule, Sighting, StoreError,
     StoreErrorKind, Token,
@@ -42,11 +42,6 @@ fn seen(bucket: i64) -> Answer {
 
 fn record(bucket: i64, token: u64) -> Record {
     Record { bucket: Bucket::new(bucket), token: Token::new(token) }
-}
-
-/// Of the key `k`, with which the cache settles nothing.
-fn deferred(bucket: i64) -> Sighting<'static> {
-    Sighting { token: deferring(Bucket::new(bucket)), ..sighting(b"k", bucket, 0) }
 }
 
 /// A store in memory with which all can go wrong.
@@ -330,7 +325,7 @@ fn a_cache_that_answers_nonsense_has_failed() {
 
 #[test]
 fn errors_of_the_authority_are_the_callers() {
-    use StoreErrorKind::{Corrupt, Fenced, Full, Refused, Timeout};
+    use StoreErrorKind::{Faulty, Fenced, Full, Refused, Timeout};
     let bench = Bench::new();
     bench.ask(fixed(), "known", NOW, 1);
     for kind in [Timeout, Fenced, Full, Refused] {
@@ -345,8 +340,8 @@ fn errors_of_the_authority_are_the_callers() {
     bench.authority.fail(None);
     bench.authority.is_short.store(true, Ordering::SeqCst);
     let unknown = [sighting(b"k", NOW, 2)];
-    assert_eq!(bench.tiered.confirm(&unknown, fixed()).unwrap_err().kind(), Corrupt);
-    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), Corrupt);
+    assert_eq!(bench.tiered.confirm(&unknown, fixed()).unwrap_err().kind(), Faulty);
+    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), Faulty);
     assert!(!bench.tiered.stats().is_cache_failing);
 }
 
@@ -420,7 +415,8 @@ fn a_crash_between_cache_and_authority_forgets_nothing() {
     let bench = Bench::new();
     bench.ask(fixed(), "k", NOW, 1);
     // The barrier stands, and whoever raised it is gone.
-    bench.cache.confirm(&[deferred(NOW + 1)], fixed().giving_way()).unwrap();
+    let barrier = Sighting { token: BARRIER, ..sighting(b"k", NOW + 1, 0) };
+    bench.cache.confirm(&[barrier], fixed().giving_way()).unwrap();
     assert_eq!(bench.ask(fixed(), "k", NOW, 2), seen(NOW));
     assert_eq!(bench.ask(fixed(), "k", NOW, 1), Answer::New);
     bench.tiered.forget(&[b"k"]).unwrap();
