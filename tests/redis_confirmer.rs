@@ -8,8 +8,8 @@ mod servers;
 use hapax::Window;
 use hapax::confirm::conformance::{BlockOn, Blocking, Harness, check};
 use hapax::confirm::{
-    Answer, AsyncConfirmer, Bucket, Confirmer, MAX_KEY_BYTES, MemoryConfirmer, RedisBuilder,
-    RedisConfirmer, Rule, Sighting, StoreError, StoreErrorKind, Token,
+    Answer, AsyncConfirmer, Bucket, Confirmer, MAX_KEY_BYTES, MemoryConfirmer, Record,
+    RedisBuilder, RedisConfirmer, Rule, Sighting, StoreError, StoreErrorKind, Token,
 };
 use proptest::prelude::*;
 use servers::proxy::Proxy;
@@ -237,6 +237,26 @@ fn large_batches_with_repeats() {
     let too_long = [vec![0; MAX_KEY_BYTES + 1]];
     let refused = runtime.block_on(confirmer.confirm(&sightings(&too_long, 7), fixed()));
     assert_eq!(kind(refused), Some(StoreErrorKind::Refused));
+}
+
+#[test]
+fn looks_are_plain_reads() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let confirmer = connected(&runtime, RedisConfirmer::server(server.url()));
+    let keys = keys("key", 2_000);
+    let asked = sightings(&keys, 7);
+    runtime.block_on(confirmer.confirm(&asked[500..], fixed())).unwrap();
+    let _: () = server.ask("CONFIG RESETSTAT");
+    let all: Vec<_> = keys.iter().map(String::as_bytes).collect();
+    let held = runtime.block_on(confirmer.look(&all)).unwrap();
+    let records = asked[500..].iter().map(|each| Some(Record::from(each)));
+    let expected: Vec<_> = std::iter::repeat_n(None, 500).chain(records).collect();
+    assert_eq!(held, expected);
+    let calls: String = server.ask("INFO commandstats");
+    assert!(calls.contains("cmdstat_mget:calls=2,") && !calls.contains("evalsha"), "{calls}");
 }
 
 #[test]

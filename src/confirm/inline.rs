@@ -1,6 +1,9 @@
 //! A blocking confirmer among asynchronous ones.
 
 use super::{Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError};
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 /// A blocking confirmer with the face of an asynchronous one: an embedded store,
 /// say, as the [`Fallback`](super::Fallback) of one on the network.
@@ -32,5 +35,13 @@ impl<C: Confirmer> AsyncConfirmer for Inline<C> {
 
     async fn expire(&self, before: Bucket) -> Result<(), StoreError> {
         self.0.expire(before)
+    }
+}
+
+/// What a future comes to that waits for [`Inline`] confirmers alone.
+pub(super) fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("blocking confirmers answer before they return"),
     }
 }

@@ -4,7 +4,7 @@ use crate::confirm::{Answer, AsyncConfirmer, Rule, Sighting, StoreError, StoreEr
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 /// Asks about sightings: as many answers, each of which can be.
 pub(super) async fn ask(
@@ -59,12 +59,4 @@ fn checked(
 
 fn faulty(cause: String) -> StoreError {
     StoreError::new(StoreErrorKind::Faulty, cause)
-}
-
-/// The outcome of a future that never waits.
-pub(super) fn at_once<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => unreachable!("blocking confirmers answer before they return"),
-    }
 }

@@ -2,10 +2,11 @@
 
 use super::books::Books;
 use super::breaker::Breaker;
-use super::call::{at_once, caught};
+use super::call::caught;
 use super::course::{Confirmed, Course};
 use super::policy::Outage;
 use super::stats::Health;
+use crate::confirm::inline::at_once;
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, Inline, OwnedStore, Record, Rule, Sighting,
     StoreError,

@@ -1,6 +1,6 @@
 //! What is asked about a batch of keys, as commands, and what the replies say.
 
-use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError, StoreErrorKind};
+use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind, Token};
 use crc::{CRC_16_XMODEM, Crc};
 use redis::{Cmd, Script, Value};
 use std::collections::BTreeMap;
@@ -42,7 +42,16 @@ pub(super) struct Batch<'batch> {
 
 enum Task<'batch> {
     Confirm { sightings: &'batch [Sighting<'batch>], rule: Rule, lifetime: Option<Duration> },
+    Look,
     Forget,
+}
+
+/// What a reply says of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Answer(Answer),
+    Held(Option<Record>),
+    Forgotten,
 }
 
 impl<'batch> Batch<'batch> {
@@ -60,9 +69,14 @@ impl<'batch> Batch<'batch> {
         }
     }
 
+    /// Keys to look for.
+    pub(super) fn look(prefix: &[u8], keys: &[&[u8]]) -> Self {
+        Self { names: names(prefix, keys), task: Task::Look }
+    }
+
     /// Keys to forget.
     pub(super) fn forget(prefix: &[u8], keys: &[&[u8]]) -> Self {
-        Self { names: keys.iter().map(|key| [prefix, key].concat()).collect(), task: Task::Forget }
+        Self { names: names(prefix, keys), task: Task::Forget }
     }
 
     /// The members of each slot, in their order.
@@ -92,46 +106,46 @@ impl<'batch> Batch<'batch> {
 
     /// What asks a server about `members`, all of one slot.
     pub(super) fn command(&self, members: &[usize], naming: Naming) -> Cmd {
-        let names = members.iter().map(|member| self.names[*member].as_slice());
-        let Task::Confirm { sightings, rule, lifetime } = &self.task else {
-            let mut command = redis::cmd("UNLINK");
-            names.for_each(|name| {
-                command.arg(name);
-            });
-            return command;
+        let mut command = match (&self.task, naming) {
+            (Task::Look, _) => redis::cmd("MGET"),
+            (Task::Forget, _) => redis::cmd("UNLINK"),
+            (Task::Confirm { .. }, Naming::ByHash) => redis::cmd("EVALSHA"),
+            (Task::Confirm { .. }, Naming::BySource) => redis::cmd("EVAL"),
         };
-        let mut command = match naming {
-            Naming::ByHash => redis::cmd("EVALSHA"),
-            Naming::BySource => redis::cmd("EVAL"),
-        };
-        command.arg(if naming == Naming::ByHash { HASH.as_str() } else { SOURCE });
-        command.arg(members.len());
-        names.for_each(|name| {
-            command.arg(name);
-        });
-        let asked: Vec<_> =
-            members.iter().flat_map(|member| encoded(&sightings[*member], *rule)).collect();
-        command.arg(u8::from(rule.is_sliding())).arg(millis(*lifetime)).arg(asked);
+        if matches!(self.task, Task::Confirm { .. }) {
+            command.arg(if naming == Naming::ByHash { HASH.as_str() } else { SOURCE });
+            command.arg(members.len());
+        }
+        for member in members {
+            command.arg(self.names[*member].as_slice());
+        }
+        if let Task::Confirm { sightings, rule, lifetime } = &self.task {
+            let asked: Vec<_> =
+                members.iter().flat_map(|member| encoded(&sightings[*member], *rule)).collect();
+            command.arg(u8::from(rule.is_sliding())).arg(millis(*lifetime)).arg(asked);
+        }
         command
     }
 
-    /// The answers in the reply to a command about so many members; none where
-    /// nothing was asked.
-    pub(super) fn answers(&self, members: usize, reply: &Value) -> Result<Vec<Answer>, StoreError> {
-        if matches!(self.task, Task::Forget) {
-            return Ok(Vec::new());
-        }
-        let decoded = match reply {
-            Value::BulkString(bytes) if bytes.len() == members * ANSWER_BYTES => {
-                bytes.chunks_exact(ANSWER_BYTES).map(decoded).collect()
+    /// What the reply to a command about so many members says of each.
+    pub(super) fn entries(&self, members: usize, reply: &Value) -> Result<Vec<Entry>, StoreError> {
+        let entries: Option<Vec<_>> = match (&self.task, reply) {
+            (Task::Forget, _) => Some(vec![Entry::Forgotten; members]),
+            (Task::Look, Value::Array(values)) => values.iter().map(held).collect(),
+            (Task::Confirm { .. }, Value::BulkString(bytes)) => {
+                bytes.chunks(ANSWER_BYTES).map(answer).collect()
             }
             _ => None,
         };
-        decoded.ok_or_else(|| {
-            let cause = format!("a reply that answers no {members} sightings: {}", brief(reply));
+        entries.filter(|entries| entries.len() == members).ok_or_else(|| {
+            let cause = format!("a reply that says nothing of {members} keys: {}", brief(reply));
             StoreError::new(StoreErrorKind::Corrupt, cause)
         })
     }
+}
+
+fn names(prefix: &[u8], keys: &[&[u8]]) -> Vec<Vec<u8>> {
+    keys.iter().map(|key| [prefix, key].concat()).collect()
 }
 
 /// The least bucket that matches the sighting, its bucket, its token.
@@ -146,11 +160,25 @@ fn encoded(sighting: &Sighting<'_>, rule: Rule) -> [u8; 24] {
     bytes
 }
 
-fn decoded(answer: &[u8]) -> Option<Answer> {
-    let (kind, bucket) = answer.split_first()?;
+fn answer(bytes: &[u8]) -> Option<Entry> {
+    let (kind, bucket) = bytes.split_first()?;
+    let bucket = Bucket::new(i64::from_be_bytes(bucket.try_into().ok()?));
     match kind {
-        b'N' => Some(Answer::New),
-        b'S' => Some(Answer::Seen(Bucket::new(i64::from_be_bytes(bucket.try_into().ok()?)))),
+        b'N' => Some(Entry::Answer(Answer::New)),
+        b'S' => Some(Entry::Answer(Answer::Seen(bucket))),
+        _ => None,
+    }
+}
+
+fn held(value: &Value) -> Option<Entry> {
+    match value {
+        Value::Nil => Some(Entry::Held(None)),
+        Value::BulkString(bytes) => {
+            let (bucket, token) = bytes.split_first_chunk()?;
+            let bucket = Bucket::new(i64::from_be_bytes(*bucket));
+            let token = Token::new(u64::from_be_bytes(token.try_into().ok()?));
+            Some(Entry::Held(Some(Record { bucket, token })))
+        }
         _ => None,
     }
 }
@@ -181,7 +209,6 @@ fn brief(reply: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::confirm::Token;
     use crate::time::Window;
 
     fn rule() -> Rule {
@@ -223,8 +250,9 @@ mod tests {
         let seen = sightings(&keys);
         let batch = Batch::confirm(b"", &seen, rule(), None);
         let good = b"N\0\0\0\0\0\0\0\x07S\xff\xff\xff\xff\xff\xff\xff\xff".to_vec();
-        let answers = batch.answers(2, &Value::BulkString(good.clone())).unwrap();
-        assert_eq!(answers, [Answer::New, Answer::Seen(Bucket::new(-1))]);
+        let entries = batch.entries(2, &Value::BulkString(good.clone())).unwrap();
+        let expected = [Answer::New, Answer::Seen(Bucket::new(-1))].map(Entry::Answer);
+        assert_eq!(entries, expected);
         let unknown = [b"X".as_slice(), &good[1..]].concat();
         let short = good[1..].to_vec();
         for reply in [
@@ -236,9 +264,24 @@ mod tests {
             Value::BulkString(short),
             Value::BulkString(Vec::new()),
         ] {
-            let kind = batch.answers(2, &reply).unwrap_err().kind();
+            let kind = batch.entries(2, &reply).unwrap_err().kind();
             assert_eq!(kind, StoreErrorKind::Corrupt, "{reply:?}");
         }
+    }
+
+    #[test]
+    fn looks_find_records_or_nothing() {
+        let batch = Batch::look(b"", &[b"a", b"b"]);
+        let own = Value::BulkString(encoded(&sightings(&[b"a".to_vec()])[0], rule())[8..].to_vec());
+        let record = Record { bucket: Bucket::new(7), token: Token::new(1) };
+        let entries = batch.entries(2, &Value::Array(vec![own.clone(), Value::Nil])).unwrap();
+        assert_eq!(entries, [Entry::Held(Some(record)), Entry::Held(None)]);
+        let short = Value::BulkString(vec![0; 15]);
+        let (long, number) = (Value::BulkString(vec![0; 17]), Value::Int(2));
+        for reply in [short, long, number].map(|wrong| Value::Array(vec![own.clone(), wrong])) {
+            assert!(batch.entries(2, &reply).is_err(), "{reply:?}");
+        }
+        assert!(batch.entries(2, &Value::Array(vec![own])).is_err());
     }
 
     #[test]

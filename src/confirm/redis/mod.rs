@@ -16,8 +16,10 @@ mod failure;
 mod link;
 mod nodes;
 
-use super::{Answer, AsyncConfirmer, MAX_KEY_BYTES, Rule, Sighting, StoreError, StoreErrorKind};
-use batch::Batch;
+use super::{
+    Answer, AsyncConfirmer, MAX_KEY_BYTES, Record, Rule, Sighting, StoreError, StoreErrorKind,
+};
+use batch::{Batch, Entry};
 use failure::{Failure, refused};
 use futures_util::future::join_all;
 use nodes::Nodes;
@@ -98,9 +100,9 @@ impl fmt::Debug for RedisBuilder {
 
 /// A confirmer in Redis 7, which several processes may share.
 ///
-/// A call of [`confirm`](AsyncConfirmer::confirm) takes one round trip for each 1,024
-/// keys or MiB of them; in a cluster for each of their slots, all at once. Each record
-/// takes 16 bytes, and the key, beside what Redis needs for it.
+/// A call takes one round trip for each 1,024 keys or MiB of them; in a cluster for
+/// each of their slots, all at once. Each record takes 16 bytes, and the key, beside
+/// what Redis needs for it.
 ///
 /// # What may be lost
 ///
@@ -198,14 +200,14 @@ impl RedisConfirmer {
     }
 
     /// Has a batch done: the slots at once, the calls of each in order.
-    async fn run(&self, batch: &Batch<'_>, len: usize) -> Result<Vec<Answer>, StoreError> {
+    async fn run(&self, batch: &Batch<'_>) -> Result<Vec<Entry>, StoreError> {
         let slots = if self.nodes.is_cluster() { batch.by_slot() } else { batch.undivided() };
         let mut parts = Vec::with_capacity(slots.len());
         for (slot, members) in &slots {
             parts.push(self.run_slot(batch, *slot, members));
         }
         let parts = within(self.timeout, async { Ok(join_all(parts).await) }).await?;
-        joined(parts, len)
+        joined(parts)
     }
 
     /// Has the members of one slot done, until a call fails.
@@ -240,11 +242,19 @@ impl AsyncConfirmer for RedisConfirmer {
     ) -> Result<Vec<Answer>, StoreError> {
         check_lengths(sightings.iter().map(|sighting| sighting.key))?;
         let batch = Batch::confirm(&self.prefix, sightings, rule, self.retention);
-        self.run(&batch, sightings.len()).await
+        let answer = |entry| if let Entry::Answer(answer) = entry { Some(answer) } else { None };
+        Ok(self.run(&batch).await?.into_iter().filter_map(answer).collect())
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        check_lengths(keys.iter().copied())?;
+        let entries = self.run(&Batch::look(&self.prefix, keys)).await?;
+        let held = |entry| if let Entry::Held(held) = entry { Some(held) } else { None };
+        Ok(entries.into_iter().filter_map(held).collect())
     }
 
     async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-        self.run(&Batch::forget(&self.prefix, keys), 0).await.map(drop)
+        self.run(&Batch::forget(&self.prefix, keys)).await.map(drop)
     }
 }
 
@@ -258,42 +268,37 @@ impl fmt::Debug for RedisConfirmer {
 #[derive(Default)]
 struct Part {
     /// By member; a failed call's are not among them.
-    answers: Vec<(usize, Answer)>,
-    /// A call succeeded.
-    is_begun: bool,
+    entries: Vec<(usize, Entry)>,
     error: Option<StoreError>,
 }
 
 impl Part {
     fn take(&mut self, batch: &Batch<'_>, call: &[usize], outcome: Result<redis::Value, Failure>) {
-        let answers =
-            outcome.map_err(StoreError::from).and_then(|reply| batch.answers(call.len(), &reply));
-        match answers {
-            Ok(answers) => {
-                self.is_begun = true;
-                self.answers.extend(call.iter().copied().zip(answers));
-            }
+        let entries =
+            outcome.map_err(StoreError::from).and_then(|reply| batch.entries(call.len(), &reply));
+        match entries {
+            Ok(entries) => self.entries.extend(call.iter().copied().zip(entries)),
             Err(error) => self.error = Some(error),
         }
     }
 }
 
-/// The answers of all parts, in the order of the batch; or what is to be said
-/// where one has none.
-fn joined(parts: Vec<Part>, len: usize) -> Result<Vec<Answer>, StoreError> {
-    let is_begun = parts.iter().any(|part| part.is_begun);
-    let mut answers = vec![Answer::New; len];
+/// The entries of all parts, in the order of the batch; or what is to be said
+/// where some have none.
+fn joined(parts: Vec<Part>) -> Result<Vec<Entry>, StoreError> {
+    let mut entries = Vec::new();
     let mut errors = Vec::new();
     for part in parts {
         errors.extend(part.error);
-        for (member, answer) in part.answers {
-            answers[member] = answer;
-        }
+        entries.extend(part.entries);
     }
     match errors.into_iter().max_by_key(StoreError::may_have_recorded) {
-        None => Ok(answers),
+        None => {
+            entries.sort_unstable_by_key(|(member, _)| *member);
+            Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+        }
         // No single kind says that some keys were recorded and others were not.
-        Some(error) if is_begun && !error.may_have_recorded() => {
+        Some(error) if !entries.is_empty() && !error.may_have_recorded() => {
             Err(StoreError::new(StoreErrorKind::Uncertain, error))
         }
         Some(error) => Err(error),
@@ -336,24 +341,26 @@ mod tests {
         Part { error: Some(StoreError::new(kind, "cause")), ..Part::default() }
     }
 
-    fn answered(answers: Vec<(usize, Answer)>) -> Part {
-        Part { answers, is_begun: true, error: None }
+    fn answered(answers: &[(usize, Answer)]) -> Part {
+        let entry = |(member, answer): &(usize, Answer)| (*member, Entry::Answer(*answer));
+        Part { entries: answers.iter().map(entry).collect(), error: None }
     }
 
     #[test]
     fn answers_return_to_their_places() {
         let seen = Answer::Seen(Bucket::new(3));
-        let parts = vec![answered(vec![(1, seen), (3, seen)]), answered(vec![(0, Answer::New)])];
-        assert_eq!(joined(parts, 4).unwrap(), [Answer::New, seen, Answer::New, seen]);
+        let parts = vec![answered(&[(1, seen), (2, seen)]), answered(&[(0, Answer::New)])];
+        assert_eq!(joined(parts).unwrap(), [Answer::New, seen, seen].map(Entry::Answer));
     }
 
     #[test]
     fn a_batch_that_failed_in_part_may_have_been_recorded() {
         use StoreErrorKind::{Full, Refused, Timeout, Unavailable, Uncertain};
-        let kind = |parts| joined(parts, 1).unwrap_err().kind();
+        let kind = |parts| joined(parts).unwrap_err().kind();
+        let some = || answered(&[(0, Answer::New)]);
         assert_eq!(kind(vec![failed(Full)]), Full);
-        assert_eq!(kind(vec![answered(vec![]), failed(Full)]), Uncertain);
-        assert_eq!(kind(vec![failed(Unavailable), answered(vec![])]), Uncertain);
+        assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
+        assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
         assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
     }
 

@@ -1,7 +1,7 @@
 //! What the cache settles of a batch, what is left to the authority, and what the
 //! cache is told afterwards.
 
-use super::{deferring, defers};
+use super::is_barrier;
 use crate::confirm::{Answer, Decision, Record, Rule, Sighting};
 use std::collections::{HashMap, HashSet};
 
@@ -68,43 +68,56 @@ impl<'batch, 'key> Batch<'batch, 'key> {
     /// What the authority's answers let the cache know.
     pub(super) fn fill(&self) -> Fill<'key> {
         let mut fill = Fill { sightings: Vec::new(), unknown: Vec::new() };
-        let mut known = HashSet::new();
+        let mut told = HashSet::new();
         for place in &self.left {
-            let (sighting, answer) = (self.sightings[*place], self.answers[*place]);
-            let key = sighting.key;
-            let held = self.cached.get(key).copied().flatten();
-            let matching = |at| held.filter(|record| self.rule.matches(record.bucket, at));
-            if matching(sighting.bucket).is_some_and(defers) {
-                // Nothing gets past the barrier.
-                continue;
-            }
-            match answer {
-                Answer::New => {
-                    known.insert(key);
-                    fill.sightings.push(sighting);
+            let sighting = self.sightings[*place];
+            match self.news(sighting, self.answers[*place]) {
+                News::None => {}
+                News::Known(record) => {
+                    told.insert(sighting.key);
+                    fill.sightings.push(record);
                 }
-                // The record stays the winner's. Where the cache has lost it
-                // meanwhile, it must not become this sighting's: the winner, asking
-                // again, would find himself a duplicate.
-                Answer::Seen(bucket) if matching(bucket).is_some() => {
-                    known.insert(key);
-                    fill.sightings.push(Sighting { key, bucket, token: deferring(bucket) });
-                }
-                Answer::Seen(_) => {
-                    if known.insert(key) {
-                        fill.unknown.push(key);
+                News::Unknown => {
+                    if told.insert(sighting.key) {
+                        fill.unknown.push(sighting.key);
                     }
                 }
             }
         }
         fill
     }
+
+    /// What one answer does.
+    fn news(&self, sighting: Sighting<'key>, answer: Answer) -> News<'key> {
+        let key = sighting.key;
+        let held = self.cached.get(key).copied().flatten();
+        let matching = |at| held.filter(|record| self.rule.matches(record.bucket, at));
+        if matching(sighting.bucket).is_some_and(is_barrier) {
+            return News::None;
+        }
+        let Answer::Seen(bucket) = answer else { return News::Known(sighting) };
+        // The winner's as before: told of in another's name, the cache would call
+        // the winner, asking again, a duplicate.
+        match matching(bucket).filter(|record| !is_barrier(*record)) {
+            Some(Record { token, .. }) => News::Known(Sighting { key, bucket, token }),
+            None => News::Unknown,
+        }
+    }
+}
+
+/// What the cache can be told of a key.
+enum News<'key> {
+    /// Nothing gets past the barrier.
+    None,
+    Known(Sighting<'key>),
+    /// That there is a record, for which the authority has to be asked.
+    Unknown,
 }
 
 /// The answer, where what the cache holds suffices for it: another's record that
 /// matches and does not have to move.
 fn settled(held: Option<Record>, sighting: &Sighting<'_>, rule: Rule) -> Option<Answer> {
-    let held = held.filter(|record| !defers(*record));
+    let held = held.filter(|record| !is_barrier(*record));
     match rule.decide(held, sighting) {
         Decision { answer: Answer::Seen(bucket), write: None } => Some(Answer::Seen(bucket)),
         _ => None,

@@ -1,7 +1,7 @@
 //! In which order the two stores are asked.
 
+use super::BARRIER;
 use super::batch::{Batch, Fill};
-use super::deferring;
 use super::state::State;
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind,
@@ -150,7 +150,7 @@ impl<C: AsyncConfirmer, A: AsyncConfirmer> Flow<'_, C, A> {
         let mut state = self.state.lock();
         match &reply {
             Ok(_) => state.cache_answered(),
-            Err(_) => state.cache_failed(),
+            Err(error) => state.cache_failed(error.kind()),
         }
         reply
     }
@@ -159,7 +159,7 @@ impl<C: AsyncConfirmer, A: AsyncConfirmer> Flow<'_, C, A> {
 /// What stops records of the key in buckets up to `last`.
 fn barrier(key: &[u8], last: Bucket) -> Sighting<'_> {
     let bucket = Bucket::new(last.number().saturating_add(1));
-    Sighting { key, bucket, token: deferring(bucket) }
+    Sighting { key, bucket, token: BARRIER }
 }
 
 /// A reply with an entry for each that was asked about.
@@ -167,7 +167,6 @@ fn complete<T>(reply: Vec<T>, asked: usize) -> Result<Vec<T>, StoreError> {
     if reply.len() == asked {
         return Ok(reply);
     }
-    let cause =
-        format!("a reply of {} entries to {asked}: it does not keep the contract", reply.len());
-    Err(StoreError::new(StoreErrorKind::Corrupt, cause))
+    let cause = format!("the confirmer gave {} entries for {asked}", reply.len());
+    Err(StoreError::new(StoreErrorKind::Faulty, cause))
 }

@@ -2,10 +2,10 @@
 //!
 //! It owns what the cache may say and what is written to it. `batch` judges,
 //! `flow` asks the two stores in their order, `state` decides whether the cache is
-//! asked at all, `at_once` lets blocking stores take the same way. Invariants:
+//! asked at all. Invariants:
 //!
-//! - a record in the cache that does not defer is, or was, the authority's
-//!   record of that key, token included, and the key has not been forgotten since;
+//! - a record in the cache is, or was, the authority's record of that key, token
+//!   included, and the key has not been forgotten since; or it is a barrier;
 //! - so where it matches, the authority's matches, too: a key's bucket only ever
 //!   rises;
 //! - what the cache does not settle the authority does, and nothing is written to
@@ -16,49 +16,45 @@
 //! Whatever the authority said may be under way to the cache, for as long as a
 //! process can be paused or a network can dawdle. A key that was merely deleted
 //! there would come back with it, and suppress the retry that was to get in. So
-//! forgetting puts a *barrier* in the record's place first: one that [`defers`], in a
-//! later bucket than any that may still come. A confirmer writes no record over
-//! one that matches, so none gets past the barrier while it could match itself. That long
-//! the key is the authority's alone.
+//! forgetting first puts a *barrier* in the record's place: one that settles
+//! nothing, in a later bucket than any that may still come. A confirmer writes no
+//! record over one that matches, so none gets past the barrier while it could match
+//! itself. That long the key is the authority's alone.
 //!
-//! The barrier is a sighting like any other, by a rule after which records in earlier
-//! buckets give way ([`Rule::giving_way`]): one step, in which no
-//! other barrier is lost.
+//! To the cache a barrier is a sighting, by a rule under which records in earlier
+//! buckets give way ([`Rule::giving_way`]): it is raised in one step, and never
+//! deleted.
 
-mod at_once;
 mod batch;
 mod flow;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError, Token};
-use at_once::{AtOnce, at_once};
+use super::inline::at_once;
+use super::{
+    Answer, AsyncConfirmer, Bucket, Confirmer, Inline, Record, Rule, Sighting, StoreError, Token,
+};
 use flow::Flow;
 use parking_lot::Mutex;
 use state::State;
 use std::fmt;
 use std::time::Duration;
 
-/// The upper half of tokens whose records settle nothing: ask the authority.
+/// Of barriers: they settle nothing, so ask the authority.
 ///
-/// Any number does: a sighting that has such a token by chance is merely not cached.
-const DEFERRING: u64 = 0xd3f3_225a;
+/// Any number does: a sighting that has it by chance is merely not cached.
+const BARRIER: Token = Token::new(0xd3f3_225a_6261_7272);
 
-/// The token of a record that settles nothing, another one in each bucket.
-const fn deferring(bucket: Bucket) -> Token {
-    Token::new(DEFERRING << 32 | bucket.number() as u64 & 0xffff_ffff)
-}
-
-const fn defers(record: Record) -> bool {
-    record.token.number() >> 32 == DEFERRING
+fn is_barrier(record: Record) -> bool {
+    record.token == BARRIER
 }
 
 /// A fast confirmer, the *cache*, before a slow one, the *authority*: Redis before
 /// `PostgreSQL`, say.
 ///
 /// The authority alone decides which sightings are new. The cache only ever
-/// answers for duplicates, and whether it fails, forgets everything or is killed between
+/// answers for duplicates. Whether it fails, forgets everything or is killed between
 /// two steps, no verdict changes: it is asked by [`look`](Confirmer::look), written
 /// after the authority, and refilled as duplicates come by.
 ///
@@ -69,33 +65,32 @@ const fn defers(record: Record) -> bool {
 /// | a duplicate that the cache does not know | the cache, the authority twice, the cache |
 /// | the first of a key in a later bucket of a sliding window | the cache, the authority, the cache |
 ///
-/// So it pays where duplicates are many and come more than once, and costs new
-/// keys two short calls.
+/// So it pays where duplicates are many, and costs new keys two short calls.
 ///
 /// # What the cache must be
 ///
-/// *Shared by all who share the authority.* Who forgets a key in the authority behind the
-/// cache's back leaves it a duplicate there.
+/// *Shared by all who share the authority.* Who forgets a key in the authority behind
+/// the cache's back leaves it a duplicate there.
 ///
-/// *Bounded in time.* It is given no time limit here: it must have one of its own. A cache
-/// that failed is left alone for a while ([`rest`](Self::rest)), then tried by one
-/// caller.
+/// *Bounded in time.* It is given no time limit here: it must have one of its own. A
+/// cache that failed is left alone for a while ([`rest`](Self::rest)), then tried by
+/// one caller.
 ///
 /// *Without a past.* It may lose everything at any time, but must not come back as
-/// it was earlier: a key forgotten in between would be a duplicate again, until its window is
-/// over. A Redis used as a cache does best without files (`save ""`,
+/// it was earlier: a key forgotten in between would be a duplicate again, until its
+/// window is over. A Redis used as a cache does best without files (`save ""`,
 /// `appendonly no`), and without replicas that take over.
 ///
 /// # Forgetting
 ///
 /// [`forget`](Confirmer::forget) must reach both, and is the one call in which the
-/// cache's error is the caller's: the key is then forgotten in the authority, and may be a
-/// duplicate to those whom the cache still answers, until the call is repeated and
-/// succeeds. It asks the authority, the cache and the authority, and for one window
-/// the key's duplicates are the authority's to answer.
+/// cache's error is the caller's: the key is then forgotten in the authority, and may
+/// be a duplicate to those whom the cache still answers, until the call is repeated
+/// and succeeds. It asks the authority, the cache and the authority, and for one
+/// window the key's duplicates are the authority's to answer.
 ///
-/// One gap is left: where the cache loses everything between a forget and the
-/// arrival of a write that had been under way before it, the forgotten key comes back.
+/// One gap is left: where the cache loses everything between a forget and the arrival
+/// of a write that was under way before it, the forgotten key comes back.
 ///
 /// ```
 /// use hapax::confirm::{
@@ -175,7 +170,7 @@ impl<C, A> Tiered<C, A> {
 
 impl<C: Confirmer, A: Confirmer> Confirmer for Tiered<C, A> {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).confirm(sightings, rule))
     }
 
@@ -185,12 +180,12 @@ impl<C: Confirmer, A: Confirmer> Confirmer for Tiered<C, A> {
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).forget(keys))
     }
 
     fn expire(&self, before: Bucket) -> Result<(), StoreError> {
-        let (cache, authority) = (AtOnce(&self.cache), AtOnce(&self.authority));
+        let (cache, authority) = (Inline(&self.cache), Inline(&self.authority));
         at_once(self.flow(&cache, &authority).expire(before))
     }
 }

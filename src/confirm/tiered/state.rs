@@ -1,7 +1,7 @@
 //! What a tiered confirmer remembers between calls.
 
 use super::TieredStats;
-use crate::confirm::{Bucket, Rule, Sighting};
+use crate::confirm::{Bucket, Rule, Sighting, StoreErrorKind};
 use crate::time::Window;
 use std::time::{Duration, Instant};
 
@@ -63,9 +63,12 @@ impl State {
         self.failed = None;
     }
 
-    pub(super) fn cache_failed(&mut self) {
-        self.failed = Some(Instant::now());
+    /// A full cache goes on: it answers for what it holds.
+    pub(super) fn cache_failed(&mut self, kind: StoreErrorKind) {
         self.stats.cache_failures += 1;
+        if kind != StoreErrorKind::Full {
+            self.failed = Some(Instant::now());
+        }
     }
 
     pub(super) const fn settled(&mut self, short_cut: usize) {

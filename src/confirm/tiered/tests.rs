@@ -1,7 +1,7 @@
 //! Whatever happens to the cache, and in whatever order steps of several callers
 //! come, the authority's word holds.
 
-use super::{Tiered, deferring};
+use super::{BARRIER, Tiered};
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Record, Rule, Sighting, StoreError,
     StoreErrorKind, Token,
@@ -44,11 +44,6 @@ fn record(bucket: i64, token: u64) -> Record {
     Record { bucket: Bucket::new(bucket), token: Token::new(token) }
 }
 
-/// Of the key `k`, with which the cache settles nothing.
-fn deferred(bucket: i64) -> Sighting<'static> {
-    Sighting { token: deferring(Bucket::new(bucket)), ..sighting(b"k", bucket, 0) }
-}
-
 /// A store in memory with which all can go wrong.
 #[derive(Default)]
 struct Store {
@@ -57,6 +52,8 @@ struct Store {
     fails: Mutex<Option<StoreErrorKind>>,
     /// The reply to the next confirmation is lost.
     loses_reply: AtomicBool,
+    /// Nothing is recorded any more.
+    is_full: AtomicBool,
     /// Replies lack their last entry.
     is_short: AtomicBool,
     confirms: AtomicUsize,
@@ -101,6 +98,9 @@ impl Confirmer for Store {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         self.confirms.fetch_add(1, Ordering::SeqCst);
         self.reached()?;
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Full, "as told"));
+        }
         let answers = self.records.lock().confirm(sightings, rule)?;
         if self.loses_reply.swap(false, Ordering::SeqCst) {
             return Err(StoreError::new(StoreErrorKind::Uncertain, "the reply was lost"));
@@ -183,17 +183,6 @@ fn the_authority_moves_a_key_and_the_cache_follows() {
         assert_eq!(bench.cache.held(b"k"), Some(record(at, 1)));
         assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New, "the winner, asking again");
     }
-}
-
-#[test]
-fn a_move_that_meets_no_record_leaves_none_of_its_own() {
-    let bench = Bench::new();
-    assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New);
-    // Another's look found the record; then the cache lost all.
-    bench.cache.lose_all();
-    bench.cache.confirm(&[deferred(NOW + 1)], sliding()).unwrap();
-    assert_eq!(bench.ask(sliding(), "k", NOW + 1, 2), seen(NOW + 1));
-    assert_eq!(bench.ask(sliding(), "k", NOW, 1), Answer::New, "the winner, asking again");
 }
 
 #[test]
@@ -298,6 +287,19 @@ fn a_cache_that_fails_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn a_full_cache_still_answers_for_what_it_holds() {
+    let bench = Bench::new();
+    bench.ask(fixed(), "known", NOW, 1);
+    bench.cache.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(bench.ask(fixed(), "new", NOW, 2), Answer::New);
+    let before = bench.authority.calls();
+    assert_eq!(bench.ask(fixed(), "known", NOW, 3), seen(NOW));
+    assert_eq!(bench.authority.calls(), before);
+    assert_eq!(bench.tiered.stats().cache_failures, 1);
+    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), StoreErrorKind::Full);
+}
+
+#[test]
 fn a_cache_that_is_back_is_used_again() {
     let bench = Bench::resting(Duration::ZERO);
     bench.cache.fail(StoreErrorKind::Unavailable);
@@ -323,7 +325,7 @@ fn a_cache_that_answers_nonsense_has_failed() {
 
 #[test]
 fn errors_of_the_authority_are_the_callers() {
-    use StoreErrorKind::{Corrupt, Fenced, Full, Refused, Timeout};
+    use StoreErrorKind::{Faulty, Fenced, Full, Refused, Timeout};
     let bench = Bench::new();
     bench.ask(fixed(), "known", NOW, 1);
     for kind in [Timeout, Fenced, Full, Refused] {
@@ -338,8 +340,8 @@ fn errors_of_the_authority_are_the_callers() {
     bench.authority.fail(None);
     bench.authority.is_short.store(true, Ordering::SeqCst);
     let unknown = [sighting(b"k", NOW, 2)];
-    assert_eq!(bench.tiered.confirm(&unknown, fixed()).unwrap_err().kind(), Corrupt);
-    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), Corrupt);
+    assert_eq!(bench.tiered.confirm(&unknown, fixed()).unwrap_err().kind(), Faulty);
+    assert_eq!(bench.tiered.forget(&[b"known"]).unwrap_err().kind(), Faulty);
     assert!(!bench.tiered.stats().is_cache_failing);
 }
 
@@ -413,7 +415,8 @@ fn a_crash_between_cache_and_authority_forgets_nothing() {
     let bench = Bench::new();
     bench.ask(fixed(), "k", NOW, 1);
     // The barrier stands, and whoever raised it is gone.
-    bench.cache.confirm(&[deferred(NOW + 1)], fixed().giving_way()).unwrap();
+    let barrier = Sighting { token: BARRIER, ..sighting(b"k", NOW + 1, 0) };
+    bench.cache.confirm(&[barrier], fixed().giving_way()).unwrap();
     assert_eq!(bench.ask(fixed(), "k", NOW, 2), seen(NOW));
     assert_eq!(bench.ask(fixed(), "k", NOW, 1), Answer::New);
     bench.tiered.forget(&[b"k"]).unwrap();
@@ -561,15 +564,23 @@ fn run<F: Future>(future: F) -> F::Output {
 
 type Stepped = Tiered<Arc<Stepping>, Arc<Stepping>>;
 
-/// Forgets the key while what `filling` tells the cache is on its way.
-fn forget_while_filling(tiered: &Stepped, filling: impl Future<Output = Answer>) -> Answer {
+/// Has something happen while what `filling` tells the cache is on its way.
+fn while_filling(
+    tiered: &Stepped,
+    filling: impl Future<Output = Answer>,
+    happens: impl FnOnce(),
+) -> Answer {
     let mut filling = pin!(filling);
     let sent = tiered.cache().sent();
     while tiered.cache().sent() == sent {
         assert!(take_step(filling.as_mut()).is_pending(), "it tells the cache nothing");
     }
-    run(tiered.forget(&[b"k"])).unwrap();
+    happens();
     run(filling)
+}
+
+fn forget(tiered: &Stepped) {
+    run(tiered.forget(&[b"k"])).unwrap();
 }
 
 async fn ask(tiered: &Stepped, rule: Rule, bucket: i64, token: u64) -> Answer {
@@ -585,7 +596,7 @@ fn stepped() -> Stepped {
 fn what_a_winner_tells_the_cache_brings_no_forgotten_key_back() {
     for rule in [fixed(), sliding()] {
         let tiered = stepped();
-        let answer = forget_while_filling(&tiered, ask(&tiered, rule, NOW, 1));
+        let answer = while_filling(&tiered, ask(&tiered, rule, NOW, 1), || forget(&tiered));
         assert_eq!(answer, Answer::New);
         assert_eq!(run(ask(&tiered, rule, NOW, 2)), Answer::New, "the retry gets in");
     }
@@ -597,7 +608,7 @@ fn what_a_duplicate_tells_the_cache_brings_no_forgotten_key_back() {
         let tiered = stepped();
         let other = [sighting(b"k", NOW, 1)];
         tiered.authority().store.confirm(&other, rule).unwrap();
-        let answer = forget_while_filling(&tiered, ask(&tiered, rule, NOW, 2));
+        let answer = while_filling(&tiered, ask(&tiered, rule, NOW, 2), || forget(&tiered));
         assert_eq!(answer, seen(NOW));
         assert_eq!(run(ask(&tiered, rule, NOW, 3)), Answer::New, "the retry gets in");
     }
@@ -607,22 +618,32 @@ fn what_a_duplicate_tells_the_cache_brings_no_forgotten_key_back() {
 fn what_a_refresh_tells_the_cache_brings_no_forgotten_key_back() {
     let tiered = stepped();
     run(ask(&tiered, sliding(), NOW, 1));
-    let answer = forget_while_filling(&tiered, ask(&tiered, sliding(), NOW + 1, 2));
+    let refreshing = ask(&tiered, sliding(), NOW + 1, 2);
+    let answer = while_filling(&tiered, refreshing, || forget(&tiered));
     assert_eq!(answer, seen(NOW + 1));
     assert_eq!(run(ask(&tiered, sliding(), NOW + 1, 3)), Answer::New, "the retry gets in");
 }
 
 #[test]
+fn a_refresh_that_meets_no_record_leaves_none_of_its_own() {
+    let tiered = stepped();
+    run(ask(&tiered, sliding(), NOW, 1));
+    let refreshing = ask(&tiered, sliding(), NOW + 1, 2);
+    let answer = while_filling(&tiered, refreshing, || tiered.cache().store.lose_all());
+    assert_eq!(answer, seen(NOW + 1));
+    assert_eq!(run(ask(&tiered, sliding(), NOW, 1)), Answer::New, "the winner, asking again");
+    assert_eq!(run(ask(&tiered, sliding(), NOW + 1, 2)), seen(NOW + 1));
+}
+
+#[test]
 fn a_process_that_slept_a_window_long_brings_no_forgotten_key_back() {
     let tiered = stepped();
-    let mut filling = pin!(ask(&tiered, fixed(), NOW, 1));
-    while tiered.cache().sent() == 0 {
-        assert!(take_step(filling.as_mut()).is_pending());
-    }
-    run(tiered.forget(&[b"k"])).unwrap();
-    run(tiered.expire(Bucket::new(NOW + 2))).unwrap();
-    assert_eq!(tiered.cache().store.held(b"k"), None, "the barrier has expired");
-    run(filling);
+    let answer = while_filling(&tiered, ask(&tiered, fixed(), NOW, 1), || {
+        forget(&tiered);
+        run(tiered.expire(Bucket::new(NOW + 2))).unwrap();
+        assert_eq!(tiered.cache().store.held(b"k"), None, "the barrier has expired");
+    });
+    assert_eq!(answer, Answer::New);
     assert_eq!(run(ask(&tiered, fixed(), NOW + BUCKETS + 1, 2)), Answer::New);
 }
 
