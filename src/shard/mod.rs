@@ -31,7 +31,7 @@ use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::{Mutex, MutexGuard};
-use crate::table::{BlockPool, Extents, Glance, Keys, Layout, Sight, Slot, Table, pages_for};
+use crate::table::{Ages, BlockPool, Extents, Glance, Keys, Layout, Sight, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -231,14 +231,32 @@ impl Shards {
     #[inline]
     fn glimpse_keys(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
         let mut sights = [Sight::NOTHING; MOST_AT_ONCE];
-        let mut seen = 0;
+        let (mut seen, mut spilled) = (0, 0);
         for (index, (coming, sight)) in coming.iter().zip(&mut sights).enumerate() {
-            if let Some(slot) = self.namesake(coming, present) {
+            let found = self.read_line(coming, present, |page, ages| {
+                let slot = page.namesake_at_home(coming.want(), ages);
+                let is_spilled = slot.is_none() && page.seems_spilled(coming.want(), ages);
+                Some((slot, is_spilled))
+            });
+            let (slot, is_spilled) = found.unwrap_or((None, false));
+            if let Some(slot) = slot {
                 *sight = Sight::at(&self.pool, slot.address());
                 sight.prefetch(coming.key);
                 seen |= 1 << index;
             } else {
+                spilled |= u32::from(is_spilled) << index;
                 self.fetch_for_recording(coming);
+            }
+        }
+        for index in ones(spilled) {
+            let coming = &coming[index];
+            let slot = self.read_line(coming, present, |page, ages| {
+                page.namesake_elsewhere(coming.want(), ages)
+            });
+            if let Some(slot) = slot {
+                sights[index] = Sight::at(&self.pool, slot.address());
+                sights[index].prefetch(coming.key);
+                seen |= 1 << index;
             }
         }
         Sight::follow_slots();
@@ -291,20 +309,28 @@ impl Shards {
 
     #[inline(never)]
     fn sees_key(&self, coming: &Coming<'_>, present: &Present) -> bool {
-        let Some(namesake) = self.namesake(coming, present) else { return false };
+        let want = coming.want();
+        let namesake =
+            self.read_line(coming, present, |page, ages| page.namesake_at_home(want, ages));
+        let Some(namesake) = namesake else { return false };
         let sight = Sight::at(&self.pool, namesake.address());
         Sight::follow_slots();
         sight.shows(coming.key) && self.rules.frees.is_still(present.frees)
     }
 
-    /// The slot that may be a key's own, at the moment of reading.
+    /// What `read` finds in a key's page, by the tags' meaning at `present`.
     #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
     #[inline(always)]
-    fn namesake(&self, coming: &Coming<'_>, present: &Present) -> Option<Slot> {
+    fn read_line<R>(
+        &self,
+        coming: &Coming<'_>,
+        present: &Present,
+        read: impl Fn(Glance<'_>, &Ages) -> Option<R>,
+    ) -> Option<R> {
         let page = coming.page?;
-        // Before the line: see `Heads::newest`.
+        // Before the page: see `Heads::newest`.
         let newest = self.heads.newest(coming.shard as usize);
-        present.with_ages(newest, &self.rules, |ages| page.namesake_at_home(coming.want(), ages))
+        present.with_ages(newest, &self.rules, |ages| read(page, ages))
     }
 
     /// Counts duplicates that were recognised.

@@ -251,6 +251,20 @@ impl<'a> Glance<'a> {
         self.home(want).namesake(want, ages)
     }
 
+    /// Does it seem that a key like `want` which belongs in the home line lies in
+    /// an alternate?
+    #[inline]
+    pub(crate) fn seems_spilled(self, want: Slot, ages: &Ages) -> bool {
+        self.home(want).may_have_spilled(want.code(), *ages)
+    }
+
+    /// The first live slot of its alternate lines with the code of `want`.
+    #[inline]
+    pub(crate) fn namesake_elsewhere(self, want: Slot, ages: &Ages) -> Option<Slot> {
+        let mut alternates = Home::of(want.code()).alternates();
+        alternates.find_map(|line| self.0.lines[line].namesake(want, ages))
+    }
+
     /// The first slot of the first line.
     #[cfg(all(test, loom))]
     pub(super) fn first_slot(self) -> Slot {
