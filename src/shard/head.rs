@@ -88,9 +88,16 @@ impl Present {
         &self,
         newest: Bucket,
         rules: &Rules,
-        read: impl Fn(&Ages) -> R,
+        read: impl FnOnce(&Ages) -> R,
     ) -> R {
-        if self.is_of(newest) { read(&self.ages) } else { read(&self.other_ages(newest, rules)) }
+        let other;
+        let ages = if self.is_of(newest) {
+            &self.ages
+        } else {
+            other = self.other_ages(newest, rules);
+            &other
+        };
+        read(ages)
     }
 
     #[cold]

@@ -325,7 +325,7 @@ impl Shards {
         &self,
         coming: &Coming<'_>,
         present: &Present,
-        read: impl Fn(Glance<'_>, &Ages) -> Option<R>,
+        read: impl FnOnce(Glance<'_>, &Ages) -> Option<R>,
     ) -> Option<R> {
         let page = coming.page?;
         // Before the page: see `Heads::newest`.

@@ -151,8 +151,17 @@ struct Maps {
     /// The maps that have free blocks. The lowest is used first, so that the
     /// higher ones run empty.
     open: BTreeSet<u32>,
+    /// How many of these are empty, and wait to be used again.
+    spare: usize,
     /// The maps that hold no memory but their addresses.
     released: Vec<u32>,
+}
+
+impl Maps {
+    /// How many maps hold a block that is in use.
+    fn in_use(&self) -> usize {
+        self.maps.len() - self.released.len() - self.spare
+    }
 }
 
 #[derive(Debug)]
@@ -260,10 +269,12 @@ impl BlockPool {
             None => self.open_map(&mut maps, reserve)?,
         };
         let map = &mut maps.maps[number as usize];
+        let was_spare = map.free.len() == self.blocks_per_map();
         let block = map.free.pop().expect("an open map has free blocks");
         if map.free.is_empty() {
             maps.open.remove(&number);
         }
+        maps.spare -= usize::from(was_spare);
         Frees::settle();
         Ok(block)
     }
@@ -282,6 +293,7 @@ impl BlockPool {
             return Err(NoRoom::System);
         };
         maps.open.insert(number);
+        maps.spare += 1;
         Ok(number)
     }
 
@@ -315,14 +327,34 @@ impl BlockPool {
         map.free.push(block);
         let is_empty = map.free.len() == self.blocks_per_map();
         maps.open.insert(number);
-        // One empty map may stay, so that a block that comes and goes does not
-        // take and give back memory each time.
-        if is_empty && maps.open.len() > 1 {
+        if is_empty {
+            maps.spare += 1;
+            self.release_spare(maps);
+        }
+    }
+
+    /// Gives the memory of empty maps back, but for those that are likely to be
+    /// used again soon.
+    fn release_spare(&self, maps: &mut Maps) {
+        while maps.spare > self.most_spare(maps) {
+            let is_empty = |map: &Map| map.free.len() == self.blocks_per_map();
+            let highest = maps.open.iter().rfind(|number| is_empty(&maps.maps[**number as usize]));
+            let Some(number) = highest.copied() else { return };
             maps.maps[number as usize].release_memory();
             maps.open.remove(&number);
             maps.released.push(number);
+            maps.spare -= 1;
             self.budget.release(self.map_bytes());
         }
+    }
+
+    /// One, so that a block that comes and goes does not take and give back
+    /// memory each time. Without a limit, also as many as expire with one of
+    /// eight buckets: the system clears memory when it is first used, which took
+    /// a tenth of all checks of new keys in a rolling window. Within a limit
+    /// tables may need it.
+    fn most_spare(&self, maps: &Maps) -> usize {
+        if self.budget.is_limited() { 1 } else { 1 + maps.in_use() / 8 }
     }
 }
 
@@ -366,15 +398,28 @@ mod tests {
         let pool = pool(None);
         let blocks: Vec<u32> = (0..600).map(|_| pool.allocate().unwrap()).collect();
         assert_eq!(pool.budget.used_bytes(), 2 * pool.map_bytes());
-        let first = pool.words(0).unwrap();
-        first[7].store(1, Ordering::Relaxed);
+        let last = pool.words(599).unwrap();
+        last[7].store(1, Ordering::Relaxed);
         pool.free(&blocks);
         assert_eq!(pool.budget.used_bytes(), pool.map_bytes(), "one of two maps stays");
-        assert_eq!(first[7].load(Ordering::Relaxed), 0);
+        assert_eq!(last[7].load(Ordering::Relaxed), 0);
         let again: Vec<u32> = (0..600).map(|_| pool.allocate().unwrap()).collect();
         assert_eq!(pool.budget.used_bytes(), 2 * pool.map_bytes());
         assert_eq!(pool.maps.lock().maps.len(), 2, "addresses are used again");
         assert_eq!(BTreeSet::from_iter(again).len(), 600);
+    }
+
+    #[test]
+    fn an_eighth_of_what_is_in_use_may_be_spare() {
+        for (limit, spare) in [(None, 3), (Some(1 << 40), 1)] {
+            let pool = pool(limit);
+            let maps = |count: usize| count * MOST_BLOCKS_PER_MAP;
+            let blocks: Vec<u32> = (0..maps(25)).map(|_| pool.allocate().unwrap()).collect();
+            pool.free(&blocks[maps(16)..]);
+            assert_eq!(pool.budget.used_bytes(), (16 + spare) * pool.map_bytes());
+            pool.free(&blocks[..maps(16)]);
+            assert_eq!(pool.budget.used_bytes(), pool.map_bytes());
+        }
     }
 
     #[test]
