@@ -231,40 +231,56 @@ impl Shards {
     #[inline]
     fn glimpse_keys(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
         let mut sights = [Sight::NOTHING; MOST_AT_ONCE];
-        let (mut seen, mut spilled) = (0, 0);
-        for (index, (coming, sight)) in coming.iter().zip(&mut sights).enumerate() {
-            let found = self.read_line(coming, present, |page, ages| {
-                let slot = page.namesake_at_home(coming.want(), ages);
-                let is_spilled = slot.is_none() && page.seems_spilled(coming.want(), ages);
-                Some((slot, is_spilled))
-            });
-            let (slot, is_spilled) = found.unwrap_or((None, false));
-            if let Some(slot) = slot {
-                *sight = Sight::at(&self.pool, slot.address());
-                sight.prefetch(coming.key);
-                seen |= 1 << index;
-            } else {
-                spilled |= u32::from(is_spilled) << index;
-                self.fetch_for_recording(coming);
-            }
-        }
+        let spilled = self.look_at_home(coming, present, &mut sights);
         for index in ones(spilled) {
-            let coming = &coming[index];
-            let slot = self.read_line(coming, present, |page, ages| {
-                page.namesake_elsewhere(coming.want(), ages)
-            });
-            if let Some(slot) = slot {
-                sights[index] = Sight::at(&self.pool, slot.address());
-                sights[index].prefetch(coming.key);
-                seen |= 1 << index;
-            }
+            sights[index] = self.look_elsewhere(&coming[index], present);
         }
         Sight::follow_slots();
         let mut known = 0;
-        for index in ones(seen) {
-            known |= u32::from(sights[index].shows(coming[index].key)) << index;
+        for (index, (coming, sight)) in coming.iter().zip(sights).enumerate() {
+            known |= u32::from(sight.shows(coming.key)) << index;
         }
         if self.rules.frees.is_still(present.frees) { known } else { 0 }
+    }
+
+    /// Where keys may lie by their home lines, and which may by another line, a
+    /// bit for each; asks for what is to be read then.
+    #[inline]
+    fn look_at_home<'a>(
+        &'a self,
+        coming: &[Coming<'_>],
+        present: &Present,
+        sights: &mut [Sight<'a>],
+    ) -> u32 {
+        let mut spilled = 0;
+        for (index, (coming, sight)) in coming.iter().zip(sights).enumerate() {
+            let want = coming.want();
+            let (namesake, has_spilled) = self.read_page(coming, present, |page, ages| {
+                let namesake = page.namesake_at_home(want, ages);
+                (namesake, namesake.is_none() && page.seems_spilled(want, ages))
+            });
+            spilled |= u32::from(has_spilled) << index;
+            match namesake {
+                Some(slot) => *sight = self.sight(slot, coming.key),
+                None => self.fetch_for_recording(coming),
+            }
+        }
+        spilled
+    }
+
+    /// Where a key may lie by the lines beside its home.
+    fn look_elsewhere(&self, coming: &Coming<'_>, present: &Present) -> Sight<'_> {
+        let namesake = self
+            .read_page(coming, present, |page, ages| page.namesake_elsewhere(coming.want(), ages));
+        namesake.map_or(Sight::NOTHING, |slot| self.sight(slot, coming.key))
+    }
+
+    /// Where a slot leads to; asks for what is there, which may be `key`.
+    #[inline]
+    fn sight(&self, slot: Slot, key: &[u8]) -> Sight<'_> {
+        let sight = Sight::at(&self.pool, slot.address());
+        sight.prefetch(key);
+        sight
     }
 
     /// Asks the processor to fetch what recording a key will need.
@@ -301,33 +317,30 @@ impl Shards {
     #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
     #[inline(always)]
     fn sees_fingerprint(&self, coming: &Coming<'_>, present: &Present) -> bool {
-        let Some(page) = coming.page else { return false };
-        // Before the line: see `Heads::newest`.
-        let newest = self.heads.newest(coming.shard as usize);
-        present.with_ages(newest, &self.rules, |ages| page.holds_at_home(coming.want(), ages))
+        self.read_page(coming, present, |page, ages| page.holds_at_home(coming.want(), ages))
     }
 
     #[inline(never)]
     fn sees_key(&self, coming: &Coming<'_>, present: &Present) -> bool {
         let want = coming.want();
         let namesake =
-            self.read_line(coming, present, |page, ages| page.namesake_at_home(want, ages));
-        let Some(namesake) = namesake else { return false };
-        let sight = Sight::at(&self.pool, namesake.address());
+            self.read_page(coming, present, |page, ages| page.namesake_at_home(want, ages));
+        let sight = namesake.map_or(Sight::NOTHING, |slot| Sight::at(&self.pool, slot.address()));
         Sight::follow_slots();
         sight.shows(coming.key) && self.rules.frees.is_still(present.frees)
     }
 
-    /// What `read` finds in a key's page, by the tags' meaning at `present`.
+    /// What `read` finds in the key's page, by what tags mean at `present`;
+    /// nothing if there is no page.
     #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
     #[inline(always)]
-    fn read_line<R>(
+    fn read_page<R: Default>(
         &self,
         coming: &Coming<'_>,
         present: &Present,
-        read: impl FnOnce(Glance<'_>, &Ages) -> Option<R>,
-    ) -> Option<R> {
-        let page = coming.page?;
+        read: impl FnOnce(Glance<'_>, &Ages) -> R,
+    ) -> R {
+        let Some(page) = coming.page else { return R::default() };
         // Before the page: see `Heads::newest`.
         let newest = self.heads.newest(coming.shard as usize);
         present.with_ages(newest, &self.rules, |ages| read(page, ages))

@@ -385,7 +385,9 @@ mod tests {
         let blocks: Vec<u32> = (0..600).map(|_| pool.allocate().unwrap()).collect();
         for block in &blocks {
             let words = pool.words(*block).unwrap();
-            words.iter().for_each(|word| word.store(*block + 1, Ordering::Relaxed));
+            for word in words {
+                word.store(*block + 1, Ordering::Relaxed);
+            }
         }
         for block in &blocks {
             let words = pool.words(*block).unwrap();

@@ -70,7 +70,7 @@ impl<'a> Sight<'a> {
     /// [`follow_slots`](Self::follow_slots).
     #[inline]
     pub(crate) fn shows(self, key: &[u8]) -> bool {
-        Spelling::of(key).begins(self.0)
+        !self.0.is_empty() && Spelling::of(key).begins(self.0)
     }
 
     /// Puts reading keys after reading the slots that lead to them.
