@@ -324,7 +324,11 @@ impl State {
         if self.table.is_growing() {
             self.table.grow_on(self.ages);
         }
-        self.counts.add(moment.at);
+        if moment.at == self.ages.newest() {
+            self.counts.add_newest();
+        } else {
+            self.counts.add(moment.at);
+        }
         Ok(())
     }
 
