@@ -63,6 +63,11 @@ impl Budget {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Is there a limit at all?
+    pub(crate) const fn is_limited(&self) -> bool {
+        self.limit_bytes != u64::MAX
+    }
+
     /// The bytes that may still be taken.
     pub(crate) fn left_bytes(&self) -> u64 {
         self.limit_bytes.saturating_sub(self.used_bytes())

@@ -10,7 +10,8 @@ pub enum Mode {
     #[default]
     Fingerprint,
     /// The whole key, compared on every hit: a new key is never called
-    /// `Duplicate`. The key's own bytes and about 16 more.
+    /// `Duplicate`. The key's own bytes and 16 to 19 more; at most 64 GiB
+    /// of keys in one deduper.
     Verified,
     /// A few bits in a filter, 3 to 6 bytes a key: a new key is called
     /// `Duplicate` with a probability of `rate`, over the whole window. A key

@@ -6,7 +6,7 @@
 
 mod model;
 
-use hapax::{Deduper, KeyHash, Mode, OnFull, Verdict};
+use hapax::{Deduper, KeyHash, ManualClock, Mode, OnFull, Timestamp, Verdict};
 use model::config::{Config, Hashing};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,8 +92,9 @@ fn a_key_is_hashed_once_per_check() {
 #[test]
 fn colliding_keys_stay_within_the_limit() {
     let limit = 8 << 20;
+    let clock = ManualClock::new(Timestamp::from_secs(1_790_000_000));
     let builder = verified(Hashing::Spread).builder().memory_limit(limit, OnFull::Reject);
-    let dedup = builder.build().unwrap();
+    let dedup = builder.clock(clock).build().unwrap();
     let long = vec![b'.'; 1_000];
     let key = |number: u32| [&long[..], &number.to_be_bytes()].concat();
     let accepted: Vec<_> = (0..12_000).filter(|n| dedup.check(&key(*n)).is_ok()).collect();

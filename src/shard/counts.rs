@@ -3,7 +3,9 @@
 use crate::time::Bucket;
 
 /// Live keys per bucket, in a ring over the buckets that can be live at once.
+/// Counting a key of the newest bucket touches no more than [`HOT_BYTES`](Counts::HOT_BYTES).
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Counts {
     /// All live keys.
     live: u32,
@@ -15,6 +17,9 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// What counting a key of the newest bucket touches.
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, newest);
+
     /// For shards in which at most `reach` successive buckets are live.
     pub(super) fn new(newest: Bucket, reach: usize) -> Self {
         Self { live: 0, newest_keys: 0, newest, older_keys: vec![0; reach].into() }

@@ -59,25 +59,49 @@ pub(crate) struct Present {
     at: Bucket,
     pub(super) ages: Ages,
     is_late: bool,
+    /// How often memory of keys had been freed before.
+    pub(super) frees: u64,
 }
 
 impl Present {
     /// At `at`, or at the watermark.
     #[inline]
     pub(crate) fn new(rules: &Rules, at: Option<Bucket>) -> Self {
+        // Before watermark and floor: memory that was freed because they rose
+        // belongs to slots that are dead by them.
+        let frees = rules.frees.count();
         let moment = Moment::new(rules, at);
         let ages = Ages::new(moment.at, rules.unchanged_from(moment.at), rules.tags);
-        Self { at: moment.at, ages, is_late: moment.is_late() }
+        Self { at: moment.at, ages, is_late: moment.is_late(), frees }
     }
 
     /// Are the tags of a shard that has come to `newest` read by `ages`?
     #[inline]
-    pub(super) fn is_of(&self, newest: Bucket) -> bool {
+    fn is_of(&self, newest: Bucket) -> bool {
         newest == self.at && !self.is_late
     }
 
+    /// How the tags are read of a shard that has come to `newest`.
+    #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
+    #[inline(always)]
+    pub(super) fn with_ages<R>(
+        &self,
+        newest: Bucket,
+        rules: &Rules,
+        read: impl FnOnce(&Ages) -> R,
+    ) -> R {
+        let other;
+        let ages = if self.is_of(newest) {
+            &self.ages
+        } else {
+            other = self.other_ages(newest, rules);
+            &other
+        };
+        read(ages)
+    }
+
     #[cold]
-    pub(super) fn other_ages(&self, newest: Bucket, rules: &Rules) -> Ages {
+    fn other_ages(&self, newest: Bucket, rules: &Rules) -> Ages {
         let is_unknown = self.is_late || newest < self.at;
         let low = if is_unknown { newest.plus(1) } else { rules.unchanged_from(self.at) };
         Ages::new(newest, low, rules.tags)

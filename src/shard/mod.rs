@@ -31,7 +31,7 @@ use crate::memory::Budget;
 use crate::mode::Mode;
 use crate::stats::StripedCounter;
 use crate::sync::{Mutex, MutexGuard};
-use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Table, pages_for};
+use crate::table::{Ages, BlockPool, Extents, Glance, Keys, Layout, Sight, Slot, Table, pages_for};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
@@ -68,6 +68,9 @@ pub(crate) struct Shards {
     /// Duplicates that were recognised without a lock.
     recognised: StripedCounter,
 }
+
+/// The most keys that are [looked at](Shards::glimpse) at once.
+const MOST_AT_ONCE: usize = 32;
 
 /// A key on its way to its check.
 #[derive(Clone, Copy)]
@@ -142,12 +145,13 @@ impl Shards {
         rules: Rules,
         budget: Arc<Budget>,
     ) -> Self {
-        let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
+        let frees = Arc::clone(&rules.frees);
+        let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes(), frees));
         let (layers, mut filters) = filters(count, &rules, &budget);
         let expected = capacity.map_or(0, |keys| pages_for(keys.div_ceil(count.into())));
         let (extents, all_pages) = Extents::new(count, expected, budget);
         let shard = |(pages, number)| {
-            let keys = || Box::new(Keys::new(Arc::clone(&pool)));
+            let keys = || Keys::new(Arc::clone(&pool));
             let keys = (rules.mode == Mode::Verified).then(keys);
             let state = State::new(Table::new(pages), keys, &rules, Pace::of(number, count));
             Shard::new(Mutex::new(state.with_filter(filters.next())))
@@ -195,24 +199,18 @@ impl Shards {
         if let Some(page) = page {
             page.prefetch_home(coming.want());
         }
-        if self.rules.mode == Mode::Verified {
-            self.prefetch_shard(shard);
-        }
         Coming { page, layout, ..coming }
     }
 
-    /// Goes on with the checks of keys, 32 at most, whose home lines have come:
+    /// Goes on with the checks of keys, [`MOST_AT_ONCE`], whose home lines have come:
     /// says which of them it [`recognises`](Self::recognises) at `present`, a
     /// bit for each, and asks the processor to fetch what the others will need.
     #[inline(never)]
     pub(crate) fn glimpse(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
-        if self.rules.mode == Mode::Fingerprint {
-            return self.glimpse_fingerprints(coming, present);
+        match self.rules.mode {
+            Mode::Verified => self.glimpse_keys(coming, present),
+            _ => self.glimpse_fingerprints(coming, present),
         }
-        for coming in coming {
-            self.fetch_for_comparing(coming);
-        }
-        0
     }
 
     #[inline]
@@ -228,17 +226,61 @@ impl Shards {
         known
     }
 
-    /// Asks the processor to fetch the whole keys that may be a key's own, or
-    /// else what recording it will need.
+    /// Finds the slots that may be the keys' own, asks for the keys to which they
+    /// lead, and compares these when they have come.
     #[inline]
-    fn fetch_for_comparing(&self, coming: &Coming<'_>) {
-        let seems_known =
-            coming.page.is_some_and(|page| page.seems_at_home(coming.want(), Identity::CODE));
-        if seems_known {
-            self.locked(coming.shard as usize).prefetch_key(coming.want());
-        } else {
-            self.fetch_for_recording(coming);
+    fn glimpse_keys(&self, coming: &[Coming<'_>], present: &Present) -> u32 {
+        let mut sights = [Sight::NOTHING; MOST_AT_ONCE];
+        let spilled = self.look_at_home(coming, present, &mut sights);
+        for index in ones(spilled) {
+            sights[index] = self.look_elsewhere(&coming[index], present);
         }
+        Sight::follow_slots();
+        let mut known = 0;
+        for (index, (coming, sight)) in coming.iter().zip(sights).enumerate() {
+            known |= u32::from(sight.shows(coming.key)) << index;
+        }
+        if self.rules.frees.is_still(present.frees) { known } else { 0 }
+    }
+
+    /// Where keys may lie by their home lines, and which may by another line, a
+    /// bit for each; asks for what is to be read then.
+    #[inline]
+    fn look_at_home<'a>(
+        &'a self,
+        coming: &[Coming<'_>],
+        present: &Present,
+        sights: &mut [Sight<'a>],
+    ) -> u32 {
+        let mut spilled = 0;
+        for (index, (coming, sight)) in coming.iter().zip(sights).enumerate() {
+            let want = coming.want();
+            let (namesake, has_spilled) = self.read_page(coming, present, |page, ages| {
+                let namesake = page.namesake_at_home(want, ages);
+                (namesake, namesake.is_none() && page.seems_spilled(want, ages))
+            });
+            spilled |= u32::from(has_spilled) << index;
+            match namesake {
+                Some(slot) => *sight = self.sight(slot, coming.key),
+                None => self.fetch_for_recording(coming),
+            }
+        }
+        spilled
+    }
+
+    /// Where a key may lie by the lines beside its home.
+    fn look_elsewhere(&self, coming: &Coming<'_>, present: &Present) -> Sight<'_> {
+        let namesake = self
+            .read_page(coming, present, |page, ages| page.namesake_elsewhere(coming.want(), ages));
+        namesake.map_or(Sight::NOTHING, |slot| self.sight(slot, coming.key))
+    }
+
+    /// Where a slot leads to; asks for what is there, which may be `key`.
+    #[inline]
+    fn sight(&self, slot: Slot, key: &[u8]) -> Sight<'_> {
+        let sight = Sight::at(&self.pool, slot.address());
+        sight.prefetch(key);
+        sight
     }
 
     /// Asks the processor to fetch what recording a key will need.
@@ -258,27 +300,50 @@ impl Shards {
     }
 
     /// Is this surely a duplicate, with nothing to be written? Tells by one
-    /// word, read without the lock; what that cannot tell is left to the check
-    /// under the lock.
+    /// word, read without the lock, and in verified mode by the key to which it
+    /// leads; what these cannot tell is left to the check under the lock.
     ///
     /// The word says that the key was in the table, and in which bucket, at the
     /// moment of reading: that is when the check takes place.
     #[inline]
     pub(crate) fn recognises(&self, coming: &Coming<'_>, present: &Present) -> bool {
-        self.rules.mode == Mode::Fingerprint && self.sees_fingerprint(coming, present)
+        match self.rules.mode {
+            Mode::Fingerprint => self.sees_fingerprint(coming, present),
+            Mode::Verified => self.sees_key(coming, present),
+            Mode::Filter { .. } => false,
+        }
     }
 
     #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
     #[inline(always)]
     fn sees_fingerprint(&self, coming: &Coming<'_>, present: &Present) -> bool {
-        let Some(page) = coming.page else { return false };
-        // Before the line: see `Heads::newest`.
+        self.read_page(coming, present, |page, ages| page.holds_at_home(coming.want(), ages))
+    }
+
+    #[inline(never)]
+    fn sees_key(&self, coming: &Coming<'_>, present: &Present) -> bool {
+        let want = coming.want();
+        let namesake =
+            self.read_page(coming, present, |page, ages| page.namesake_at_home(want, ages));
+        let sight = namesake.map_or(Sight::NOTHING, |slot| Sight::at(&self.pool, slot.address()));
+        Sight::follow_slots();
+        sight.shows(coming.key) && self.rules.frees.is_still(present.frees)
+    }
+
+    /// What `read` finds in the key's page, by what tags mean at `present`;
+    /// nothing if there is no page.
+    #[expect(clippy::inline_always, reason = "or each key of a batch pays for a call")]
+    #[inline(always)]
+    fn read_page<R: Default>(
+        &self,
+        coming: &Coming<'_>,
+        present: &Present,
+        read: impl FnOnce(Glance<'_>, &Ages) -> R,
+    ) -> R {
+        let Some(page) = coming.page else { return R::default() };
+        // Before the page: see `Heads::newest`.
         let newest = self.heads.newest(coming.shard as usize);
-        if present.is_of(newest) {
-            page.holds_at_home(coming.want(), &present.ages)
-        } else {
-            page.holds_at_home(coming.want(), &present.other_ages(newest, &self.rules))
-        }
+        present.with_ages(newest, &self.rules, |ages| read(page, ages))
     }
 
     /// Counts duplicates that were recognised.
@@ -295,8 +360,8 @@ impl Shards {
     /// clock reading). Records it if it is new.
     #[inline]
     pub(crate) fn check(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        if self.rules.mode == Mode::Fingerprint {
-            if self.sees_fingerprint(&coming, &Present::new(&self.rules, at)) {
+        if self.layers.is_none() {
+            if self.recognises(&coming, &Present::new(&self.rules, at)) {
                 self.recognised.add(1);
                 return Ok(Verdict::Duplicate);
             }

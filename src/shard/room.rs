@@ -3,7 +3,7 @@
 use super::state::{Moment, State};
 use super::{Refusal, Rules};
 use crate::memory::OnFull;
-use crate::table::{Keys, SLOTS_PER_PAGE, Slot};
+use crate::table::{SLOTS_PER_PAGE, Slot};
 use crate::time::Bucket;
 
 /// A shard shrinks when less than one part in this many of its room is used ...
@@ -87,14 +87,12 @@ impl State {
         let (ages, counts) = (self.ages, &mut self.counts);
         let before = counts.live();
         self.table.for_each_live(ages, |slot| {
-            if oldest.binary_search(&Keys::block_of(slot.address())).is_ok() {
+            if oldest.binary_search(&slot.address().block()).is_ok() {
                 counts.remove(ages.bucket(slot.tag()));
                 *slot = Slot::EMPTY;
             }
         });
-        for number in oldest {
-            keys.free(number);
-        }
+        keys.free_oldest();
         self.evicted += u64::from(before - self.counts.live());
     }
 
@@ -113,12 +111,10 @@ impl State {
         let Some(keys) = &mut self.keys else { return };
         let old = keys.begin_compaction();
         let (ages, counts) = (self.ages, &mut self.counts);
-        let (mut key, mut lost) = (Vec::new(), 0);
+        let mut lost = 0;
         self.table.for_each_live(ages, |slot| {
             let bucket = ages.bucket(slot.tag());
-            key.clear();
-            old.read(slot.address(), &mut key);
-            if let Ok(address) = keys.push_overdrawing(&key, bucket) {
+            if let Ok(address) = keys.copy(&old, slot.address(), bucket) {
                 *slot = slot.at_address(address);
             } else {
                 // The system itself is out of memory: the key is given up.

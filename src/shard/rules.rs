@@ -4,8 +4,9 @@ use crate::filter::Plan;
 use crate::memory::{MemoryLimit, OnFull};
 use crate::mode::Mode;
 use crate::sync::atomic::{AtomicI64, Ordering};
-use crate::table::Identity;
+use crate::table::{Frees, Identity};
 use crate::time::{Bucket, Grid, Watermark, Window};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What all shards of one deduper share.
@@ -15,6 +16,9 @@ pub(crate) struct Rules {
     pub(crate) grid: Grid,
     floor: Bound,
     thinned: Bound,
+    /// When memory of keys was freed: a bound on what readers without a lock may
+    /// conclude.
+    pub(super) frees: Arc<Frees>,
     limit: Option<MemoryLimit>,
     pub(crate) mode: Mode,
     pub(super) is_sliding: bool,
@@ -44,6 +48,7 @@ impl Rules {
             grid,
             floor: Bound::new(),
             thinned: Bound::new(),
+            frees: Arc::default(),
             limit,
             mode,
             is_sliding: window.is_sliding(),

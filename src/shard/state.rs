@@ -7,7 +7,9 @@ use crate::filter::Filter;
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
-use crate::table::{Ages, Glance, Identity, Keys, Layout, NoRoom, Place, Slot, Table, Vacancy};
+use crate::table::{
+    Address, Ages, Glance, Identity, Keys, Layout, NoRoom, Place, Slot, Table, Vacancy,
+};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 
@@ -18,8 +20,8 @@ pub(super) fn wanted(hash: KeyHash) -> Slot {
 }
 
 /// What a shard's lock protects, in the order of use: behind the lock's word,
-/// the first cache line ends with the table's pages, and the second with the
-/// arena.
+/// the first cache line ends with the table's pages, and the second with what
+/// recording a key changes.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct State {
@@ -32,9 +34,9 @@ pub(super) struct State {
     /// When this shard grows, and by how much.
     pub(super) pace: Pace,
     pub(super) table: Table,
-    pub(super) counts: Counts,
     pub(super) uniques: u64,
-    pub(super) keys: Option<Box<Keys>>,
+    pub(super) keys: Option<Keys>,
+    pub(super) counts: Counts,
     pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) rejected: u64,
@@ -47,7 +49,9 @@ pub(super) struct State {
 pub(super) const CACHE_LINE: usize = 64;
 
 const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 24 == CACHE_LINE);
-const _: () = assert!(std::mem::offset_of!(State, keys) + 2 * size_of::<u64>() <= 2 * CACHE_LINE);
+const _: () = assert!(
+    std::mem::offset_of!(State, counts) + size_of::<u64>() + Counts::HOT_BYTES <= 2 * CACHE_LINE
+);
 
 /// When a check takes place.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +88,7 @@ impl Moment {
 }
 
 impl State {
-    pub(super) fn new(table: Table, keys: Option<Box<Keys>>, rules: &Rules, pace: Pace) -> Self {
+    pub(super) fn new(table: Table, keys: Option<Keys>, rules: &Rules, pace: Pace) -> Self {
         let newest = rules.watermark.bucket();
         let low = rules.window_start(newest);
         Self {
@@ -129,9 +133,9 @@ impl State {
             && self.counts.live() < self.room
     }
 
-    /// Does what a check that is plain most often comes to: finds the key in its
-    /// home line, or puts it there. `None` if it comes to more; then nothing was
-    /// done.
+    /// Does what a check that is plain most often comes to, as duplicates have
+    /// been recognised without the lock: puts the key into its home line. `None`
+    /// if it comes to more; then nothing was done.
     #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
     #[inline(always)]
     pub(super) fn check_at_home(
@@ -142,43 +146,16 @@ impl State {
         key: &[u8],
     ) -> Option<Verdict> {
         match rules.mode {
-            Mode::Verified => self.check_key_at_home(rules, page, want, key),
-            // Duplicates have been recognised without the lock.
+            Mode::Verified => self.record_key_at_home(page, want, key),
             _ => self.record_at_home(page, want, Identity::FINGERPRINT, |_| Some(want)),
         }
     }
 
     #[inline(never)]
-    fn check_key_at_home(
-        &mut self,
-        rules: &Rules,
-        page: Glance<'_>,
-        want: Slot,
-        key: &[u8],
-    ) -> Option<Verdict> {
-        if self.is_duplicate_at_home(rules, page, want, key) {
-            self.duplicates += 1;
-            return Some(Verdict::Duplicate);
-        }
+    fn record_key_at_home(&mut self, page: Glance<'_>, want: Slot, key: &[u8]) -> Option<Verdict> {
         self.record_at_home(page, want, Identity::CODE, |state| {
-            let keys = state.keys.as_mut().filter(|keys| !keys.should_look())?;
-            Some(want.at_address(keys.push(key, state.ages.newest()).ok()?))
-        })
-    }
-
-    /// Is the whole key found by its home line, with nothing to be written?
-    #[inline]
-    fn is_duplicate_at_home(
-        &self,
-        rules: &Rules,
-        page: Glance<'_>,
-        want: Slot,
-        key: &[u8],
-    ) -> bool {
-        let Some(keys) = &self.keys else { return false };
-        let unchanged_from = rules.unchanged_from(self.ages.newest());
-        page.matches_at_home(want, Identity::CODE, self.ages).any(|slot| {
-            keys.is_at(slot.address(), key) && self.ages.bucket(slot.tag()) >= unchanged_from
+            let newest = state.ages.newest();
+            Some(want.at_address(state.keys.as_mut()?.push_here(key, newest)?))
         })
     }
 
@@ -306,16 +283,6 @@ impl State {
         self.table.find(want, rules.identity(), self.ages, is_key).map_err(Some)
     }
 
-    /// Asks the processor to fetch the whole keys of all that may be `want`.
-    #[inline(never)]
-    pub(super) fn prefetch_key(&self, want: Slot) {
-        let Some(keys) = self.keys.as_ref().filter(|_| self.table.pages() > 0) else { return };
-        let _ = self.table.find(want, Identity::CODE, self.ages, |slot| {
-            keys.prefetch(slot.address());
-            false
-        });
-    }
-
     /// Moves a key up to a later bucket.
     #[inline]
     pub(super) fn move_up(&mut self, place: Place, slot: Slot, from: Bucket, to: Bucket) {
@@ -357,7 +324,11 @@ impl State {
         if self.table.is_growing() {
             self.table.grow_on(self.ages);
         }
-        self.counts.add(moment.at);
+        if moment.at == self.ages.newest() {
+            self.counts.add_newest();
+        } else {
+            self.counts.add(moment.at);
+        }
         Ok(())
     }
 
@@ -368,7 +339,7 @@ impl State {
         rules: &Rules,
         key: &[u8],
         moment: Moment,
-    ) -> Result<Option<u32>, Refusal> {
+    ) -> Result<Option<Address>, Refusal> {
         let Some(keys) = &mut self.keys else { return Ok(None) };
         if keys.should_look() {
             self.compact_if_worth();
@@ -376,7 +347,7 @@ impl State {
         self.push_key(rules, key, moment).map(Some)
     }
 
-    fn push_key(&mut self, rules: &Rules, key: &[u8], moment: Moment) -> Result<u32, Refusal> {
+    fn push_key(&mut self, rules: &Rules, key: &[u8], moment: Moment) -> Result<Address, Refusal> {
         if let Some(keys) = &mut self.keys
             && let Ok(address) = keys.push(key, moment.at)
         {

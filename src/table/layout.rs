@@ -101,8 +101,8 @@ mod tests {
         let (pages, before) = (10, 8);
         for left in 0..=before {
             let layout = Layout::growing(pages, before, left);
-            for code in (0..1 << 24).step_by(997) {
-                let slot = Slot::of_fingerprint(code << 40);
+            for code in (0..1_u64 << Code::BITS).step_by(997) {
+                let slot = Slot::of_fingerprint(code << (u64::BITS - Code::BITS));
                 let is_old = home_page(slot.code(), before) < left;
                 assert_eq!(layout.home(slot) < left, is_old);
             }

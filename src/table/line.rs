@@ -1,9 +1,9 @@
 //! A line: 64 bytes, one header and seven slots.
 //!
 //! ```text
-//! slot, 64 bits:    [ code: 24 | rest: 32 | tag: 8 ]
+//! slot, 64 bits:    [ code: 22 | rest: 34 | tag: 8 ]
 //!   fingerprint mode: code and rest are the 56 fingerprint bits
-//!   verified mode:    code is a 24-bit fingerprint, rest the key's address
+//!   verified mode:    code is a 22-bit fingerprint, rest the key's address
 //!   tag:              the bucket, 1 + bucket mod tags; 0 is an empty slot
 //! header, 64 bits:  [ spilled codes: 32 | stashed codes: 16 | stashed until: 8 | spilled until: 8 ]
 //!   until:            tag of the latest bucket of any key that belongs here and
@@ -15,6 +15,7 @@
 //! Where a key belongs is a function of the *code* alone, in both modes, so
 //! that a table can grow without the keys.
 
+use super::blocks::Address;
 use super::probe::{self, Words};
 use crate::time::Bucket;
 use std::sync::atomic::Ordering;
@@ -32,7 +33,7 @@ pub(crate) struct Slot(u64);
 
 const TAG_BITS: u64 = 0xFF;
 const ADDRESS_SHIFT: u32 = 8;
-const CODE_SHIFT: u32 = 40;
+const CODE_SHIFT: u32 = ADDRESS_SHIFT + Address::BITS;
 
 /// Which bits of a slot must agree for a key to be found in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +70,10 @@ impl Slot {
         Self(bits & !TAG_BITS)
     }
 
-    /// The same key at `address` in the shard's key arena.
+    /// The same key at `address` in the memory for keys.
     #[inline]
-    pub(crate) const fn at_address(self, address: u32) -> Self {
-        Self(self.0 & (Identity::CODE.0 | TAG_BITS) | (address as u64) << ADDRESS_SHIFT)
+    pub(crate) const fn at_address(self, address: Address) -> Self {
+        Self(self.0 & (Identity::CODE.0 | TAG_BITS) | address.bits() << ADDRESS_SHIFT)
     }
 
     /// The same key in another bucket.
@@ -87,11 +88,11 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) const fn address(self) -> u32 {
-        (self.0 >> ADDRESS_SHIFT) as u32
+    pub(crate) const fn address(self) -> Address {
+        Address::of_bits(self.0 >> ADDRESS_SHIFT & ((1 << Address::BITS) - 1))
     }
 
-    /// The 24 bits that say where the key belongs.
+    /// The 22 bits that say where the key belongs.
     #[inline]
     pub(crate) const fn code(self) -> Code {
         Code((self.0 >> CODE_SHIFT) as u32)
@@ -103,12 +104,12 @@ impl Slot {
     }
 }
 
-/// The 24 bits of a key that place it.
+/// The 22 bits of a key that place it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Code(pub(crate) u32);
 
 impl Code {
-    pub(crate) const BITS: u32 = 24;
+    pub(crate) const BITS: u32 = u64::BITS - CODE_SHIFT;
 
     const fn spilled_bit(self) -> u64 {
         1 << (32 + (self.0 >> 11) % 32)
@@ -308,11 +309,13 @@ impl Line {
         })
     }
 
-    /// Does a slot here agree with `want`, in whatever bucket? Needs no lock; a
-    /// guess.
+    /// The first live slot with the code of `want`. Needs no lock: what one word
+    /// was, read at one moment.
     #[inline]
-    pub(super) fn seems_to_hold(&self, want: Slot, identity: Identity) -> bool {
-        probe::glimpsed(&self.words, want, identity) != probe::Mask::NONE
+    pub(super) fn namesake(&self, want: Slot, ages: &Ages) -> Option<Slot> {
+        probe::glimpsed(&self.words, want, Identity::CODE)
+            .map(|place| Slot(self.word(place)))
+            .find(|slot| slot.agrees(want, Identity::CODE) && ages.is_live(slot.tag()))
     }
 
     /// Might a key that belongs here lie, or come to lie, in another line?
@@ -450,17 +453,18 @@ mod tests {
 
     #[test]
     fn an_address_replaces_all_but_code_and_tag() {
-        let slot = Slot::of_fingerprint(u64::MAX).tagged(Tag(3)).at_address(0x1234_5678);
-        assert_eq!(slot.address(), 0x1234_5678);
-        assert_eq!(slot.code(), Code(0xFF_FFFF));
+        let address = Address::of_bits(0x3_1234_5678);
+        let slot = Slot::of_fingerprint(u64::MAX).tagged(Tag(3)).at_address(address);
+        assert_eq!(slot.address(), address);
+        assert_eq!(slot.code(), Code(0x3F_FFFF));
         assert_eq!(slot.tag(), Tag(3));
     }
 
     #[test]
     fn notes_keep_the_later_bucket_and_drop_dead_codes() {
         let early = ages(10, 5, 255);
-        let a = Slot::of_fingerprint(1 << 51).tagged(early.tag(Bucket(9)));
-        let b = Slot::of_fingerprint(2 << 51).tagged(early.tag(Bucket(7)));
+        let a = Slot::of_fingerprint(1 << 53).tagged(early.tag(Bucket(9)));
+        let b = Slot::of_fingerprint(2 << 53).tagged(early.tag(Bucket(7)));
         let line = Line::default();
         line.note_spilled(a, early);
         line.note_spilled(b, early);

@@ -16,11 +16,12 @@ mod layout;
 mod line;
 mod page;
 mod probe;
+mod spelling;
 mod stash;
 
-pub(crate) use blocks::{BlockPool, NoRoom};
+pub(crate) use blocks::{Address, BlockPool, Frees, NoRoom};
 pub(crate) use extents::Extents;
-pub(crate) use keys::Keys;
+pub(crate) use keys::{Keys, Sight};
 pub(crate) use layout::Layout;
 pub(crate) use line::{Ages, Identity, Slot};
 pub(crate) use page::{Glance, Vacancy};
@@ -401,7 +402,7 @@ mod tests {
     fn equal_codes_overflow_into_the_stash_and_stay_apart() {
         let (mut table, ages) = (table(), ages(3));
         table.grow(1, ages);
-        let same_code = |n: u64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(ages.tag(Bucket(3)));
+        let same_code = |n: u64| Slot::of_fingerprint(7 << 42 | n << 8).tagged(ages.tag(Bucket(3)));
         (0..500).for_each(|n| table.insert(same_code(n), ages));
         assert!((0..500).all(|n| finds(&table, same_code(n), ages)));
         assert!(!finds(&table, same_code(500), ages));
@@ -414,7 +415,7 @@ mod tests {
         let (mut table, ages) = (table(), ages(3));
         table.grow(1, ages);
         let same_code =
-            |n: u64, b: i64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(ages.tag(Bucket(b)));
+            |n: u64, b: i64| Slot::of_fingerprint(7 << 42 | n << 8).tagged(ages.tag(Bucket(b)));
         (0..60).for_each(|n| table.insert(same_code(n, 1), ages));
         let later = Ages::new(Bucket(6), Bucket(3), 20);
         for n in 0..60 {
@@ -463,7 +464,7 @@ mod tests {
         let (mut table, before) = (table(), ages(3));
         table.grow(1, before);
         let same_code =
-            |n: u64, b: i64| Slot::of_fingerprint(7 << 40 | n << 8).tagged(before.tag(Bucket(b)));
+            |n: u64, b: i64| Slot::of_fingerprint(7 << 42 | n << 8).tagged(before.tag(Bucket(b)));
         (0..60).for_each(|n| table.insert(same_code(n, 2 + n as i64 % 2), before));
         table.for_each_live(before, |slot| {
             if *slot == same_code(59, 3) {

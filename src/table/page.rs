@@ -245,10 +245,24 @@ impl<'a> Glance<'a> {
         self.home(want).holds(want, ages)
     }
 
-    /// Does it seem that a slot of the home line agrees with `want`?
+    /// The first live slot of its home line with the code of `want`.
     #[inline]
-    pub(crate) fn seems_at_home(self, want: Slot, identity: Identity) -> bool {
-        self.home(want).seems_to_hold(want, identity)
+    pub(crate) fn namesake_at_home(self, want: Slot, ages: &Ages) -> Option<Slot> {
+        self.home(want).namesake(want, ages)
+    }
+
+    /// Does it seem that a key like `want` which belongs in the home line lies in
+    /// an alternate?
+    #[inline]
+    pub(crate) fn seems_spilled(self, want: Slot, ages: &Ages) -> bool {
+        self.home(want).may_have_spilled(want.code(), *ages)
+    }
+
+    /// The first live slot of its alternate lines with the code of `want`.
+    #[inline]
+    pub(crate) fn namesake_elsewhere(self, want: Slot, ages: &Ages) -> Option<Slot> {
+        let mut alternates = Home::of(want.code()).alternates();
+        alternates.find_map(|line| self.0.lines[line].namesake(want, ages))
     }
 
     /// The first slot of the first line.
@@ -257,19 +271,8 @@ impl<'a> Glance<'a> {
         self.home(Slot::EMPTY).slots().next().expect("a line has slots")
     }
 
-    /// The live slots in the home line of `want` that agree with it. Only for
-    /// whoever holds the shard's lock, as are the next two.
-    #[inline]
-    pub(crate) fn matches_at_home(
-        self,
-        want: Slot,
-        identity: Identity,
-        ages: Ages,
-    ) -> impl Iterator<Item = Slot> {
-        self.home(want).matches(want, identity, ages).map(|(_, slot)| slot)
-    }
-
     /// A free place in the home line of a key that is surely not in the table.
+    /// Only for whoever holds the shard's lock, as is the next.
     #[inline]
     pub(crate) fn room_at_home(self, want: Slot, identity: Identity, ages: Ages) -> Option<usize> {
         let line = self.home(want);

@@ -231,7 +231,7 @@ mod tests {
             live in 0_i64..260,
             tags in 8_u8..=255,
         ) {
-            let word = |(high, low, tag): (u64, u64, u64)| high << 40 | low << 8 | (tag % (u64::from(tags) + 1));
+            let word = |(high, low, tag): (u64, u64, u64)| high << 42 | low << 8 | (tag % (u64::from(tags) + 1));
             let line = Words(words.map(|parts| AtomicU64::new(word(parts))));
             let want = Slot::of_word(word((want.0, want.1, 0)));
             for identity in [Identity::FINGERPRINT, Identity::CODE] {
