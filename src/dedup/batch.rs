@@ -210,7 +210,7 @@ impl Deduper {
         debug_assert!(coming.len() <= FILTER_STEP);
         let mut probes = [Probe::NONE; FILTER_STEP];
         for (probe, coming) in probes.iter_mut().zip(coming) {
-            self.shards.prefetch_filtered(layers, coming);
+            self.shards.prefetch_filtered(coming);
             layers.aim(probe, coming.hash());
         }
         for (index, ((coming, probe), verdict)) in

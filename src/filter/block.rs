@@ -61,10 +61,10 @@ pub(super) struct Layout {
 pub(super) struct Newest {
     /// The newest bucket's tag.
     pub(super) tag: u8,
-    /// Its generation.
-    pub(super) generation: u32,
     /// The number of tags.
     pub(super) tags: u8,
+    /// Its generation.
+    pub(super) generation: u16,
 }
 
 /// Where a key belongs.
@@ -129,8 +129,8 @@ impl Layout {
 
     /// The generation of the bucket that is `age` buckets before the newest.
     #[inline]
-    pub(super) const fn generation(&self, newest: Newest, age: u32) -> u32 {
-        let generation = newest.generation + self.generations - age;
+    pub(super) fn generation(&self, newest: Newest, age: u32) -> u32 {
+        let generation = u32::from(newest.generation) + self.generations - age;
         if generation >= self.generations { generation - self.generations } else { generation }
     }
 
@@ -242,7 +242,7 @@ impl Layout {
     #[inline]
     fn youngest_of(&self, having: u64, first: u32, newest: Newest) -> u32 {
         // Ages run downwards from the newest generation, and on from the last.
-        let up_to_newest = match newest.generation.checked_sub(first) {
+        let up_to_newest = match u32::from(newest.generation).checked_sub(first) {
             Some(newest) if newest < u64::BITS => having & (u64::MAX >> (63 - newest)),
             Some(_) => having,
             None => 0,
@@ -253,11 +253,12 @@ impl Layout {
 
     /// How many buckets before the newest a generation's is.
     #[inline]
-    const fn age(&self, newest: Newest, generation: u32) -> u32 {
-        if generation <= newest.generation {
-            newest.generation - generation
+    fn age(&self, newest: Newest, generation: u32) -> u32 {
+        let newest = u32::from(newest.generation);
+        if generation <= newest {
+            newest - generation
         } else {
-            newest.generation + self.generations - generation
+            newest + self.generations - generation
         }
     }
 
@@ -345,7 +346,8 @@ mod tests {
     }
 
     fn newest(bucket: u32, generations: u32, tags: u8) -> Newest {
-        Newest { tag: (bucket % u32::from(tags)) as u8, generation: bucket % generations, tags }
+        let generation = (bucket % generations) as u16;
+        Newest { tag: (bucket % u32::from(tags)) as u8, tags, generation }
     }
 
     /// The bit of a position that is a generation's.
@@ -419,7 +421,7 @@ mod tests {
                 let newest = newest(bucket, generations, tags);
                 layout.freshen(&mut block, newest);
                 let probe = layout.probe(KeyHash::new(hash));
-                layout.insert(&mut block, &probe, newest.generation);
+                layout.insert(&mut block, &probe, newest.generation.into());
                 keys.push((bucket, probe));
                 for (recorded, probe) in &keys {
                     let age = bucket - recorded;

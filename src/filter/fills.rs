@@ -19,6 +19,7 @@ impl Fill {
 /// all new keys are counted, is kept beside the others: one cache line less in
 /// each check of a new key.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Fills {
     newest: Fill,
     newest_generation: u32,

@@ -15,6 +15,7 @@
 mod counts;
 mod filtered;
 mod head;
+mod moment;
 mod pace;
 mod recall;
 mod room;
@@ -24,7 +25,7 @@ mod state;
 pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
-use crate::filter::{Filter, Layers, Plan};
+use crate::filter::{Layers, Plan, Probe};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
 use crate::memory::Budget;
@@ -35,9 +36,11 @@ use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Tab
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
+use filtered::FilteredShards;
 use head::Heads;
+use moment::Moment;
 use pace::Pace;
-use state::{CACHE_LINE, Moment, State, wanted};
+use state::{CACHE_LINE, State, wanted};
 use std::sync::Arc;
 
 /// Why a new key could not be recorded.
@@ -58,13 +61,14 @@ pub(crate) enum Refusal {
 pub(crate) struct Shards {
     rules: Rules,
     extents: Arc<Extents>,
-    /// In filter mode.
-    layers: Option<Arc<Layers>>,
     pool: Arc<BlockPool>,
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
+    /// None in filter mode.
     shards: Box<[Shard]>,
     heads: Heads,
+    /// In filter mode.
+    filtered: Option<FilteredShards>,
     /// Duplicates that were recognised without a lock.
     recognised: StripedCounter,
 }
@@ -143,33 +147,37 @@ impl Shards {
         budget: Arc<Budget>,
     ) -> Self {
         let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes()));
-        let (layers, mut filters) = filters(count, &rules, &budget);
+        let filtered = FilteredShards::new(count, &rules, Arc::clone(&budget));
         let expected = capacity.map_or(0, |keys| pages_for(keys.div_ceil(count.into())));
-        let (extents, all_pages) = Extents::new(count, expected, budget);
+        let tables = if filtered.is_some() { 0 } else { count };
+        let (extents, all_pages) = Extents::new(tables, expected, budget);
         let shard = |(pages, number)| {
             let keys = || Box::new(Keys::new(Arc::clone(&pool)));
             let keys = (rules.mode == Mode::Verified).then(keys);
             let state = State::new(Table::new(pages), keys, &rules, Pace::of(number, count));
-            Shard::new(Mutex::new(state.with_filter(filters.next())))
+            Shard::new(Mutex::new(state))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
         Self {
             rules,
             extents,
-            layers,
             pool,
             reclaiming: Mutex::new(()),
             shards,
-            heads: Heads::new(count),
+            heads: Heads::new(tables),
+            filtered,
             recognised: StripedCounter::default(),
         }
     }
 
     /// The bytes that `count` empty shards take.
     pub(crate) fn fixed_bytes(count: u32, rules: &Rules) -> u64 {
-        let counts = rules.reach() as u64 * 4 + 16;
-        let filter = rules.filter.map_or(0, |plan| Filter::fixed_bytes(plan.generations));
-        u64::from(count) * ((size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts + filter)
+        let shard = || {
+            let counts = rules.reach() as u64 * 4 + 16;
+            (size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts
+        };
+        let filtered = |plan: Plan| FilteredShards::bytes_per_shard(plan.generations);
+        u64::from(count) * rules.filter.map_or_else(shard, filtered)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -177,7 +185,7 @@ impl Shards {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards.len()
+        self.filtered.as_ref().map_or(self.shards.len(), FilteredShards::len)
     }
 
     /// Begins the check of a key: where it belongs, and asks the processor to
@@ -186,8 +194,8 @@ impl Shards {
     pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
         let shard = self.index(hash);
         let coming = Coming { hash, shard: shard as u32, key, ..Coming::NONE };
-        if let Some(layers) = &self.layers {
-            layers.prefetch(shard, hash);
+        if let Some(filtered) = &self.filtered {
+            filtered.layers.prefetch(shard, hash);
             return coming;
         }
         let layout = self.heads.layout(shard);
@@ -322,8 +330,8 @@ impl Shards {
     #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
     #[inline(always)]
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        if let Some(layers) = &self.layers {
-            return self.check_filtered(coming, &layers.probe(coming.hash), at);
+        if let Some(filtered) = &self.filtered {
+            return self.check_filtered(coming, &filtered.layers.probe(coming.hash), at);
         }
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
@@ -414,16 +422,23 @@ impl Shards {
 
     /// Would a check say `Duplicate`?
     pub(crate) fn contains(&self, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> bool {
-        self.locked(self.index(hash)).contains(&self.rules, hash, key, at)
+        let shard = self.index(hash);
+        match &self.filtered {
+            Some(filtered) => filtered.contains(&self.rules, shard, hash, at),
+            None => self.locked(shard).contains(&self.rules, hash, key, at),
+        }
     }
 
-    /// Forgets a key. True iff it was kept.
+    /// Forgets a key. True iff it was kept; never in filter mode.
     pub(crate) fn forget(&self, hash: KeyHash, key: &[u8]) -> bool {
-        self.locked(self.index(hash)).forget(&self.rules, hash, key)
+        self.filtered.is_none() && self.locked(self.index(hash)).forget(&self.rules, hash, key)
     }
 
     /// Does all maintenance of one shard that is due.
     pub(crate) fn maintain(&self, index: usize) {
+        if let Some(filtered) = &self.filtered {
+            return filtered.maintain(&self.rules, index);
+        }
         let mut state = self.locked(index);
         state.maintain(&self.rules);
         self.publish(index, &state);
@@ -437,6 +452,9 @@ impl Shards {
 
     /// What the counters of one shard say, up to date with the watermark.
     pub(crate) fn tally(&self, index: usize) -> Tally {
+        if let Some(filtered) = &self.filtered {
+            return filtered.tally(&self.rules, index);
+        }
         let mut state = self.locked(index);
         state.roll(&self.rules, Moment::new(&self.rules, None));
         self.publish(index, &state);
@@ -445,7 +463,28 @@ impl Shards {
 
     /// The filter's layers, in filter mode.
     pub(crate) fn filter_layers(&self) -> Option<&Layers> {
-        self.layers.as_deref()
+        self.filtered.as_ref().map(|filtered| &*filtered.layers)
+    }
+
+    /// Asks the processor to fetch all but the block that a check in filter mode
+    /// needs.
+    #[inline]
+    pub(crate) fn prefetch_filtered(&self, coming: &Coming<'_>) {
+        if let Some(filtered) = &self.filtered {
+            filtered.prefetch_shard(coming.shard as usize);
+        }
+    }
+
+    /// Ends the check of a key in filter mode, that belongs where `probe` says.
+    #[inline(never)]
+    pub(crate) fn check_filtered(
+        &self,
+        coming: &Coming<'_>,
+        probe: &Probe,
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        let filtered = self.filtered.as_ref().expect("filter mode");
+        filtered.check(&self.rules, coming.shard as usize, probe, at)
     }
 
     #[inline]
@@ -460,13 +499,13 @@ impl Shards {
     /// Which of `parts` groups of shards that follow one another a key is in.
     #[cfg(feature = "rayon")]
     pub(crate) fn part(&self, hash: KeyHash, parts: usize) -> usize {
-        (self.index(hash) * parts) >> self.shards.len().trailing_zeros()
+        (self.index(hash) * parts) >> self.len().trailing_zeros()
     }
 
     /// The number of shards is a power of two: the low bits choose.
     #[inline]
     fn index(&self, hash: KeyHash) -> usize {
-        hash.high() as usize & (self.shards.len() - 1)
+        hash.high() as usize & (self.len() - 1)
     }
 }
 
@@ -485,15 +524,4 @@ pub(crate) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
 #[inline]
 pub(crate) const fn all(keys: usize) -> u32 {
     u32::MAX >> (u32::BITS - keys as u32)
-}
-
-/// The layers and the filter of each shard, in filter mode.
-fn filters(
-    count: u32,
-    rules: &Rules,
-    budget: &Arc<Budget>,
-) -> (Option<Arc<Layers>>, std::vec::IntoIter<Filter>) {
-    let build = |plan: Plan| plan.build(count, rules.watermark.bucket(), Arc::clone(budget));
-    let (layers, filters) = rules.filter.map(build).unzip();
-    (layers, filters.unwrap_or_default().into_iter())
 }
