@@ -43,6 +43,12 @@ impl Fills {
         }
     }
 
+    /// That of the newest generation, to be changed.
+    #[inline]
+    pub(super) fn newest_mut(&mut self) -> &mut Fill {
+        &mut self.newest
+    }
+
     /// The fill of a generation, to be changed.
     #[inline]
     pub(super) fn of_mut(&mut self, generation: u32) -> &mut Fill {

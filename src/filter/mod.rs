@@ -100,6 +100,15 @@ struct Held {
     cursor: usize,
 }
 
+/// What the check of a key came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The latest bucket that has it, as far as the filter knows.
+    Found(Bucket),
+    /// It was not known, and is now.
+    Recorded,
+}
+
 /// There was no memory for another layer; the key was not recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
@@ -166,9 +175,32 @@ impl Filter {
         (by_generation + Layers::BYTES_PER_SHARD) as u64
     }
 
+    /// Checks a key in the newest bucket: finds it in a bucket from `from` on, or
+    /// records it. `None` if that takes more than one slice or more room than
+    /// there is; then nothing was done.
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    pub(crate) fn check_in_newest(&mut self, probe: &Probe, from: Bucket) -> Option<Outcome> {
+        let (layout, newest) = (&self.layers.layout, self.newest);
+        let held = self.held.as_mut().filter(|_| self.older.is_empty())?;
+        let block = held.slice.block_mut(probe.block(held.slice.blocks()));
+        layout.freshen(block, newest);
+        let youngest = layout.youngest(block, probe, newest);
+        let found = youngest.map(|age| self.newest_bucket.minus(age.into()));
+        if let Some(bucket) = found.filter(|bucket| *bucket >= from) {
+            return Some(Outcome::Found(bucket));
+        }
+        let fill = held.fills.newest_mut();
+        if !fill.has_room() {
+            return None;
+        }
+        fill.keys += 1;
+        layout.insert(block, probe, newest.generation.into());
+        Some(Outcome::Recorded)
+    }
+
     /// The latest bucket from `from` on that has the key, as far as the filter
     /// knows; or an earlier one that is `enough`.
-    #[inline]
     pub(crate) fn find(&mut self, probe: &Probe, from: Bucket, enough: Bucket) -> Option<Bucket> {
         let found = self.held.as_mut()?.find(&self.layers.layout, self.newest, probe);
         let found = found.map(|age| self.newest_bucket.minus(age.into()));

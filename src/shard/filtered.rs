@@ -2,7 +2,7 @@
 
 use super::moment::Moment;
 use super::{CACHE_LINE, Refusal, Rules, Tally};
-use crate::filter::{Filter, Layers, Probe};
+use crate::filter::{Filter, Layers, Outcome, Probe};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
 use crate::memory::{Budget, OnFull};
@@ -142,6 +142,44 @@ impl Filtered {
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
         let moment = Moment::new(rules, at);
+        match self.check_plainly(rules, probe, moment) {
+            Some(verdict) => Ok(verdict),
+            None => self.check_in_any_case(rules, probe, moment),
+        }
+    }
+
+    /// The check of a key in the newest bucket, with nothing to expire and no
+    /// room to be made. `None` if there is more to it; then nothing was done.
+    #[inline]
+    fn check_plainly(&mut self, rules: &Rules, probe: &Probe, moment: Moment) -> Option<Verdict> {
+        let (at, low) = (moment.at, self.filter.low());
+        let is_plain = at == self.filter.newest()
+            && at >= low
+            && !moment.is_late()
+            && rules.low(moment.watermark) <= low;
+        if !is_plain {
+            return None;
+        }
+        match self.filter.check_in_newest(probe, rules.window_start(at).max(low))? {
+            Outcome::Recorded => {
+                self.uniques += 1;
+                Some(Verdict::Unique)
+            }
+            Outcome::Found(recorded) if recorded == at || !rules.is_sliding => {
+                self.duplicates += 1;
+                Some(Verdict::Duplicate)
+            }
+            Outcome::Found(_) => None,
+        }
+    }
+
+    #[inline(never)]
+    fn check_in_any_case(
+        &mut self,
+        rules: &Rules,
+        probe: &Probe,
+        moment: Moment,
+    ) -> Result<Verdict, Refusal> {
         if moment.is_late() {
             self.late += 1;
             return Ok(Verdict::Late);
@@ -180,15 +218,12 @@ impl Filtered {
 
     /// A bucket that makes a check at `at` a duplicate: the latest, where that
     /// matters.
-    #[inline]
     fn find(&mut self, rules: &Rules, probe: &Probe, at: Bucket) -> Option<Bucket> {
         let from = rules.window_start(at).max(self.filter.low());
         let enough = if rules.is_sliding { at } else { from };
         self.filter.find(probe, from, enough)
     }
 
-    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
-    #[inline(always)]
     fn record(&mut self, rules: &Rules, probe: &Probe, moment: Moment) -> Result<(), Refusal> {
         if self.has_recorded(probe, moment.at) {
             return Ok(());
@@ -198,8 +233,6 @@ impl Filtered {
 
     /// Records a key where its bucket has not been given up, and has room. True
     /// iff it did.
-    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
-    #[inline(always)]
     fn has_recorded(&mut self, probe: &Probe, at: Bucket) -> bool {
         at >= self.filter.low() && self.filter.insert(probe, at).is_ok()
     }
@@ -261,10 +294,13 @@ impl Filtered {
     /// share.
     #[inline]
     fn roll(&mut self, rules: &Rules, moment: Moment) {
-        let expired = rules.window_start(moment.watermark);
-        let low = expired.max(rules.floor());
+        let low = rules.low(moment.watermark);
         if low > self.filter.low() || moment.at > self.filter.newest() {
-            self.roll_to(low.max(self.filter.low()), moment.at, expired);
+            self.roll_to(
+                low.max(self.filter.low()),
+                moment.at,
+                rules.window_start(moment.watermark),
+            );
         }
     }
 

@@ -95,6 +95,13 @@ impl Rules {
         at.minus(self.grid.buckets)
     }
 
+    /// Buckets before this one are dead, by the watermark and by what was given
+    /// up.
+    #[inline]
+    pub(super) fn low(&self, watermark: Bucket) -> Bucket {
+        self.window_start(watermark).max(self.floor())
+    }
+
     /// The first bucket of which a check at `at` finds its match as it leaves
     /// it: nothing is to be moved up or given up.
     #[inline]

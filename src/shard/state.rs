@@ -155,7 +155,7 @@ impl State {
 
     #[inline]
     fn is_up_to_date(&self, rules: &Rules, moment: Moment) -> bool {
-        rules.window_start(moment.watermark).max(rules.floor()) <= self.low
+        rules.low(moment.watermark) <= self.low
     }
 
     #[inline]
