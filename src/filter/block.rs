@@ -22,7 +22,7 @@ pub(super) const LINE_BITS: u32 = LINE_BYTES as u32 * 8;
 pub(super) const TAG_BITS: u32 = 8;
 
 /// Bytes in a block of two lines, the most frequent one.
-const PAIR_BYTES: usize = 2 * LINE_BYTES;
+pub(super) const PAIR_BYTES: usize = 2 * LINE_BYTES;
 
 /// Bytes that are read in one go where there are few generations.
 const SHORT_BYTES: usize = 4;
@@ -319,10 +319,14 @@ fn common(block: &[u8], rounds: &[Starts]) -> u32 {
     if let Ok(pair) = <&[u8; PAIR_BYTES]>::try_from(block) {
         // The same, compiled for a length that is known.
         for starts in rounds {
-            starts.iter().for_each(|start| common &= short(pair, *start));
+            for start in starts {
+                common &= short(pair, *start);
+            }
         }
     } else {
-        rounds.as_flattened().iter().for_each(|start| common &= short(block, *start));
+        for start in rounds.as_flattened() {
+            common &= short(block, *start);
+        }
     }
     common
 }
@@ -399,7 +403,8 @@ mod tests {
             let layout = layout(generations);
             let bits = 8 * layout.block_bytes;
             let last = bit(&layout, u32::from(layout.positions) - 1, generations - 1);
-            assert!((bits - generations as usize..bits).contains(&last), "{last} of {bits}");
+            let unread = generations as usize + 8 * (SHORT_BYTES - 1);
+            assert!((bits - unread..bits - TAG_BITS as usize).contains(&last), "{last} of {bits}");
             for generation in 0..generations {
                 let mut block = vec![u8::MAX; layout.block_bytes];
                 layout.clear(&mut block, generation);

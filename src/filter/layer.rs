@@ -259,7 +259,8 @@ impl Layers {
             let blocks = home.blocks.load(Ordering::Relaxed);
             let block = shard * blocks as usize + block::home(hash, blocks);
             let block = first.wrapping_add(block * self.layout.block_bytes());
-            for line in 0..self.sizing.lines as usize {
+            prefetch(block);
+            for line in 1..self.sizing.lines as usize {
                 prefetch(block.wrapping_add(line * LINE_BYTES));
             }
         }
@@ -388,6 +389,30 @@ mod tests {
         assert_eq!(second.blocks(), 30);
         assert!(layers.follow(1, None, |blocks| blocks > 30).is_none());
         assert_eq!(layers.follow(1, None, |_| true).unwrap().blocks(), 30);
+    }
+
+    #[test]
+    fn the_two_newest_layers_are_known_to_prefetching_until_they_go() {
+        let (layers, _) = layers(1, None);
+        let known = || {
+            let homes = layers.mapped.homes.iter();
+            let homes = homes.filter(|home| !home.first.load(Ordering::Relaxed).is_null());
+            let mut blocks: Vec<_> =
+                homes.map(|home| home.blocks.load(Ordering::Relaxed)).collect();
+            blocks.sort_unstable();
+            blocks
+        };
+        let first = enter(&layers, 0, None, 10).unwrap();
+        let second = enter(&layers, 0, Some(&first), 20).unwrap();
+        assert_eq!(known(), [10, 20]);
+        let third = enter(&layers, 0, Some(&second), 30).unwrap();
+        assert_eq!(known(), [20, 30]);
+        drop(first);
+        assert_eq!(known(), [20, 30], "its place is another's");
+        drop(third);
+        assert_eq!(known(), [20]);
+        drop(second);
+        assert!(known().is_empty());
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::time::Bucket;
 pub(crate) use block::Probe;
 pub(crate) use layer::Layers;
 
-use block::{Layout, Newest};
+use block::{Layout, Newest, PAIR_BYTES};
 use fills::{Fill, Fills};
 use layer::{FEW_BLOCKS, Slice};
 use sizing::Sizing;
@@ -164,6 +164,33 @@ impl Held {
     }
 }
 
+/// What a check in the newest bucket needs beside a block.
+struct InNewest<'a> {
+    layout: &'a Layout,
+    newest: Newest,
+    newest_bucket: Bucket,
+    fill: &'a mut Fill,
+}
+
+impl InNewest<'_> {
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    fn check(&mut self, block: &mut [u8], probe: &Probe, from: Bucket) -> Option<Outcome> {
+        self.layout.freshen(block, self.newest);
+        let youngest = self.layout.youngest(block, probe, self.newest);
+        let found = youngest.map(|age| self.newest_bucket.minus(age.into()));
+        if let Some(bucket) = found.filter(|bucket| *bucket >= from) {
+            return Some(Outcome::Found(bucket));
+        }
+        if !self.fill.has_room() {
+            return None;
+        }
+        self.fill.keys += 1;
+        self.layout.insert(block, probe, self.newest.generation.into());
+        Some(Outcome::Recorded)
+    }
+}
+
 impl Filter {
     /// So many of its bytes, from the first on, are all that a check needs.
     pub(crate) const HOT_BYTES: usize =
@@ -181,22 +208,19 @@ impl Filter {
     #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
     #[inline(always)]
     pub(crate) fn check_in_newest(&mut self, probe: &Probe, from: Bucket) -> Option<Outcome> {
-        let (layout, newest) = (&self.layers.layout, self.newest);
         let held = self.held.as_mut().filter(|_| self.older.is_empty())?;
         let block = held.slice.block_mut(probe.block(held.slice.blocks()));
-        layout.freshen(block, newest);
-        let youngest = layout.youngest(block, probe, newest);
-        let found = youngest.map(|age| self.newest_bucket.minus(age.into()));
-        if let Some(bucket) = found.filter(|bucket| *bucket >= from) {
-            return Some(Outcome::Found(bucket));
+        let mut newest = InNewest {
+            layout: &self.layers.layout,
+            newest: self.newest,
+            newest_bucket: self.newest_bucket,
+            fill: held.fills.newest_mut(),
+        };
+        match <&mut [u8; PAIR_BYTES]>::try_from(&mut *block) {
+            // The same, compiled for a length that is known.
+            Ok(pair) => newest.check(pair, probe, from),
+            Err(_) => newest.check(block, probe, from),
         }
-        let fill = held.fills.newest_mut();
-        if !fill.has_room() {
-            return None;
-        }
-        fill.keys += 1;
-        layout.insert(block, probe, newest.generation.into());
-        Some(Outcome::Recorded)
     }
 
     /// The latest bucket from `from` on that has the key, as far as the filter

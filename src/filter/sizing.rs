@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(shape(1e-2, 9), (2, 8, 22));
         assert_eq!(shape(1e-4, 9), (3, 12, 46));
         assert_eq!(shape(1e-2, 1), (1, 8, 11));
-        assert_eq!(shape(1e-4, 1), (1, 12, 23));
+        assert_eq!(shape(1e-4, 1), (1, 12, 24));
     }
 
     #[test]

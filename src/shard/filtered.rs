@@ -1,7 +1,7 @@
 //! The shards of filter mode, in which bits are all that is kept of keys.
 
 use super::moment::Moment;
-use super::{CACHE_LINE, Refusal, Rules, Tally};
+use super::{CACHE_LINE, Coming, Refusal, Rules, Tally};
 use crate::filter::{Filter, Layers, Outcome, Probe};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// All shards of one deduper in filter mode.
 #[derive(Debug)]
-pub(super) struct FilteredShards {
+pub(crate) struct FilteredShards {
     pub(super) layers: Arc<Layers>,
     shards: Box<[FilteredShard]>,
 }
@@ -52,33 +52,38 @@ impl FilteredShards {
         size_of::<FilteredShard>() as u64 + Filter::bytes_elsewhere(generations)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.shards.len()
-    }
-
     #[inline]
     fn locked(&self, shard: usize) -> MutexGuard<'_, Filtered> {
         self.shards[shard].lock()
     }
 
-    /// Asks the processor to fetch what a check needs of a shard itself.
+    /// Asks the processor to fetch the block of a key.
     #[inline]
-    pub(super) fn prefetch_shard(&self, shard: usize) {
-        let shard = &raw const self.shards[shard];
-        prefetch(shard);
-        prefetch(shard.wrapping_byte_add(CACHE_LINE));
+    pub(super) fn prefetch_block(&self, coming: &Coming<'_>) {
+        self.layers.prefetch(coming.shard as usize, coming.hash);
     }
 
-    /// Checks the key that belongs where `probe` says.
+    /// Goes on with the check of a key: finds out where in its block it belongs,
+    /// and asks the processor to fetch what is needed of its shard.
     #[inline]
-    pub(super) fn check(
+    pub(crate) fn aim(&self, probe: &mut Probe, coming: &Coming<'_>) {
+        let shard = &raw const self.shards[coming.shard as usize];
+        prefetch(shard);
+        prefetch(shard.wrapping_byte_add(CACHE_LINE));
+        self.layers.aim(probe, coming.hash);
+    }
+
+    /// Ends the check of a key that belongs where `probe` says.
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    pub(crate) fn check(
         &self,
         rules: &Rules,
-        shard: usize,
+        coming: &Coming<'_>,
         probe: &Probe,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
-        self.locked(shard).check(rules, probe, at)
+        self.locked(coming.shard as usize).check(rules, probe, at)
     }
 
     /// Would a check say `Duplicate`?
@@ -134,7 +139,8 @@ impl Filtered {
         Self { uniques: 0, duplicates: 0, filter, late: 0, rejected: 0, evicted: 0 }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     fn check(
         &mut self,
         rules: &Rules,
@@ -150,7 +156,8 @@ impl Filtered {
 
     /// The check of a key in the newest bucket, with nothing to expire and no
     /// room to be made. `None` if there is more to it; then nothing was done.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
     fn check_plainly(&mut self, rules: &Rules, probe: &Probe, moment: Moment) -> Option<Verdict> {
         let (at, low) = (moment.at, self.filter.low());
         let is_plain = at == self.filter.newest()

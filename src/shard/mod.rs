@@ -22,10 +22,11 @@ mod room;
 mod rules;
 mod state;
 
+pub(crate) use filtered::FilteredShards;
 pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
-use crate::filter::{Layers, Plan, Probe};
+use crate::filter::{Layers, Plan};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
 use crate::memory::Budget;
@@ -36,7 +37,6 @@ use crate::table::{BlockPool, Extents, Glance, Identity, Keys, Layout, Slot, Tab
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
-use filtered::FilteredShards;
 use head::Heads;
 use moment::Moment;
 use pace::Pace;
@@ -64,6 +64,7 @@ pub(crate) struct Shards {
     pool: Arc<BlockPool>,
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
+    count: usize,
     /// None in filter mode.
     shards: Box<[Shard]>,
     heads: Heads,
@@ -163,6 +164,7 @@ impl Shards {
             extents,
             pool,
             reclaiming: Mutex::new(()),
+            count: count as usize,
             shards,
             heads: Heads::new(tables),
             filtered,
@@ -185,17 +187,36 @@ impl Shards {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.filtered.as_ref().map_or(self.shards.len(), FilteredShards::len)
+        self.count
     }
 
     /// Begins the check of a key: where it belongs, and asks the processor to
-    /// fetch its home line.
+    /// fetch its home line, or its block.
     #[inline]
     pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
+        let coming = self.approach_apart(hash, key);
+        self.prefetch_blocks(std::slice::from_ref(&coming));
+        coming
+    }
+
+    /// Asks the processor to fetch the blocks of several keys, in filter mode.
+    #[inline]
+    pub(crate) fn prefetch_blocks(&self, coming: &[Coming<'_>]) {
+        if let Some(filtered) = &self.filtered {
+            for coming in coming {
+                filtered.prefetch_block(coming);
+            }
+        }
+    }
+
+    /// As `approach`, but in filter mode [`prefetch_blocks`](Self::prefetch_blocks)
+    /// is to be called for several keys at once: a processor that waits for one
+    /// address to be translated has then begun with the others.
+    #[inline]
+    pub(crate) fn approach_apart<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
         let shard = self.index(hash);
         let coming = Coming { hash, shard: shard as u32, key, ..Coming::NONE };
-        if let Some(filtered) = &self.filtered {
-            filtered.layers.prefetch(shard, hash);
+        if self.filtered.is_some() {
             return coming;
         }
         let layout = self.heads.layout(shard);
@@ -331,7 +352,7 @@ impl Shards {
     #[inline(always)]
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
         if let Some(filtered) = &self.filtered {
-            return self.check_filtered(coming, &filtered.layers.probe(coming.hash), at);
+            return self.check_filtered(filtered, coming, at);
         }
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
@@ -466,25 +487,20 @@ impl Shards {
         self.filtered.as_ref().map(|filtered| &*filtered.layers)
     }
 
-    /// Asks the processor to fetch all but the block that a check in filter mode
-    /// needs.
+    /// The shards, in filter mode.
     #[inline]
-    pub(crate) fn prefetch_filtered(&self, coming: &Coming<'_>) {
-        if let Some(filtered) = &self.filtered {
-            filtered.prefetch_shard(coming.shard as usize);
-        }
+    pub(crate) fn filtered(&self) -> Option<&FilteredShards> {
+        self.filtered.as_ref()
     }
 
-    /// Ends the check of a key in filter mode, that belongs where `probe` says.
     #[inline(never)]
-    pub(crate) fn check_filtered(
+    fn check_filtered(
         &self,
+        filtered: &FilteredShards,
         coming: &Coming<'_>,
-        probe: &Probe,
         at: Option<Bucket>,
     ) -> Result<Verdict, Refusal> {
-        let filtered = self.filtered.as_ref().expect("filter mode");
-        filtered.check(&self.rules, coming.shard as usize, probe, at)
+        filtered.check(&self.rules, coming, &filtered.layers.probe(coming.hash), at)
     }
 
     #[inline]
@@ -505,7 +521,7 @@ impl Shards {
     /// The number of shards is a power of two: the low bits choose.
     #[inline]
     fn index(&self, hash: KeyHash) -> usize {
-        hash.high() as usize & (self.len() - 1)
+        hash.high() as usize & (self.count - 1)
     }
 }
 
