@@ -6,9 +6,9 @@
 //! as fast as a loop of single checks.
 
 use super::{BatchError, BatchErrorKind, CheckError, Deduper};
-use crate::filter::{Layers, Probe};
+use crate::filter::Probe;
 use crate::memory::OnFull;
-use crate::shard::{Coming, Present, all, ones};
+use crate::shard::{Coming, FilteredShards, Present, all, ones};
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 
@@ -51,13 +51,11 @@ impl Deduper {
                 if first % KEYS_PER_READING == 0 {
                     self.read_clock().map_err(|error| (0, error))?;
                 }
-                let present = || Present::new(self.rules(), None);
                 if self.rules().on_full() == Some(OnFull::EvictOldest) {
                     // One key's check may give up others: each looks for itself.
-                    return self
-                        .check_step(coming, verdicts, recognised, |_| Ok((None, present())));
+                    return self.check_step(coming, verdicts, recognised, |_| Ok(None));
                 }
-                self.check_step_at_once(coming, verdicts, recognised, &present())
+                self.check_step_at_once(coming, verdicts, recognised)
             };
         self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
@@ -77,26 +75,24 @@ impl Deduper {
         let step =
             |first, coming: &[Coming<'_>], verdicts: &mut [Verdict], recognised: &mut u64| {
                 self.check_step(coming, verdicts, recognised, |index| {
-                    let bucket = self.see(times[first + index])?;
-                    Ok((Some(bucket), Present::new(self.rules(), Some(bucket))))
+                    self.see(times[first + index]).map(Some)
                 })
             };
         self.check_ahead(self.approaching(keys), verdicts, step).map_err(stopped)
     }
 
-    /// Checks keys whose memory has come, all at `present`.
+    /// Checks keys whose memory has come, all at the watermark.
     #[inline]
     fn check_step_at_once(
         &self,
         coming: &[Coming<'_>],
         verdicts: &mut [Verdict],
         recognised: &mut u64,
-        present: &Present,
     ) -> Result<(), Stop> {
-        if let Some(layers) = self.shards.filter_layers() {
-            return self.check_step_filtered(layers, coming, verdicts, |_| Ok(None));
+        if let Some(filtered) = self.shards.filtered() {
+            return self.check_step_filtered(filtered, coming, verdicts, |_| Ok(None));
         }
-        let known = self.shards.glimpse(coming, present);
+        let known = self.shards.glimpse(coming, &Present::new(self.rules(), None));
         *recognised += u64::from(known.count_ones());
         verdicts.fill(Verdict::Duplicate);
         for index in ones(!known & all(coming.len())) {
@@ -113,15 +109,15 @@ impl Deduper {
         coming: &[Coming<'_>],
         verdicts: &mut [Verdict],
         recognised: &mut u64,
-        mut when: impl FnMut(usize) -> Result<(Option<Bucket>, Present), CheckError>,
+        mut when: impl FnMut(usize) -> Result<Option<Bucket>, CheckError>,
     ) -> Result<(), Stop> {
-        if let Some(layers) = self.shards.filter_layers() {
-            return self.check_step_filtered(layers, coming, verdicts, |index| Ok(when(index)?.0));
+        if let Some(filtered) = self.shards.filtered() {
+            return self.check_step_filtered(filtered, coming, verdicts, when);
         }
         self.shards.glimpse(coming, &Present::new(self.rules(), None));
         for (index, (coming, verdict)) in coming.iter().zip(verdicts).enumerate() {
-            let (at, present) = when(index).map_err(|error| (index, error))?;
-            *verdict = if self.shards.recognises(coming, &present) {
+            let at = when(index).map_err(|error| (index, error))?;
+            *verdict = if self.shards.recognises(coming, &Present::new(self.rules(), at)) {
                 *recognised += 1;
                 Verdict::Duplicate
             } else {
@@ -182,16 +178,17 @@ impl<C, P> Deduper<C, P> {
     /// what a caller's `as_ref` gives may not be the same twice.
     #[inline(never)]
     fn approach<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K], coming: &mut [Coming<'a>]) {
-        for (key, coming) in keys.iter().zip(coming) {
+        for (key, coming) in keys.iter().zip(&mut *coming) {
             let key = key.as_ref();
-            *coming = self.shards.approach(self.hasher.hash(key), key);
+            *coming = self.shards.approach_apart(self.hasher.hash(key), key);
         }
+        self.shards.prefetch_blocks(coming);
     }
 
     /// A filter has each key fetch several lines: sixteen keys at once were a
     /// fifth slower, presumably for want of line fill buffers.
     fn keys_per_step(&self) -> usize {
-        if self.shards.filter_layers().is_some() { FILTER_STEP } else { STEP }
+        if self.shards.filtered().is_some() { FILTER_STEP } else { STEP }
     }
 }
 
@@ -202,7 +199,7 @@ impl Deduper {
     #[inline(never)]
     fn check_step_filtered(
         &self,
-        layers: &Layers,
+        filtered: &FilteredShards,
         coming: &[Coming<'_>],
         verdicts: &mut [Verdict],
         mut when: impl FnMut(usize) -> Result<Option<Bucket>, CheckError>,
@@ -210,14 +207,13 @@ impl Deduper {
         debug_assert!(coming.len() <= FILTER_STEP);
         let mut probes = [Probe::NONE; FILTER_STEP];
         for (probe, coming) in probes.iter_mut().zip(coming) {
-            self.shards.prefetch_filtered(layers, coming);
-            layers.aim(probe, coming.hash());
+            filtered.aim(probe, coming);
         }
         for (index, ((coming, probe), verdict)) in
             coming.iter().zip(&probes).zip(verdicts).enumerate()
         {
             let at = when(index).map_err(|error| (index, error))?;
-            let outcome = self.shards.check_filtered(coming, probe, at);
+            let outcome = filtered.check(self.rules(), coming, probe, at);
             *verdict = outcome.map_err(|refusal| (index, self.check_error(refusal)))?;
         }
         Ok(())

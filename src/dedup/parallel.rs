@@ -10,7 +10,7 @@ use super::batch::{same_length, stopped};
 use super::{BatchError, CheckError, Deduper};
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
-use crate::shard::{Coming, Present};
+use crate::shard::Coming;
 use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 use rayon::prelude::*;
@@ -255,17 +255,15 @@ impl Deduper {
         let mut verdicts = vec![Verdict::Late; dealt.part_len(part)];
         let mut ahead = dealt.part(part);
         let approach = |coming: &mut [Coming<'a>]| {
-            for (coming, routed) in zip(coming, &mut ahead) {
-                *coming = self.shards.approach(routed.hash, routed.key);
+            for (coming, routed) in zip(&mut *coming, &mut ahead) {
+                *coming = self.shards.approach_apart(routed.hash, routed.key);
             }
+            self.shards.prefetch_blocks(coming);
         };
         let mut buckets = dealt.part(part).map(|routed| bucket_at(routed.index));
         let checked =
             self.check_ahead(approach, &mut verdicts, |_, coming, verdicts, recognised| {
-                self.check_step(coming, verdicts, recognised, |_| {
-                    let at = buckets.next().flatten();
-                    Ok((at, Present::new(self.rules(), at)))
-                })
+                self.check_step(coming, verdicts, recognised, |_| Ok(buckets.next().flatten()))
             });
         let failure = checked.map_err(stopped).err().and_then(|error| {
             verdicts.truncate(error.completed);

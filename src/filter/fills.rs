@@ -19,6 +19,7 @@ impl Fill {
 /// all new keys are counted, is kept beside the others: one cache line less in
 /// each check of a new key.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Fills {
     newest: Fill,
     newest_generation: u32,
@@ -40,6 +41,12 @@ impl Fills {
         } else {
             self.others[generation as usize]
         }
+    }
+
+    /// That of the newest generation, to be changed.
+    #[inline]
+    pub(super) fn newest_mut(&mut self) -> &mut Fill {
+        &mut self.newest
     }
 
     /// The fill of a generation, to be changed.

@@ -8,7 +8,6 @@
 // The one place where filter memory becomes references.
 #![expect(unsafe_code, reason = "shards own disjoint slices of shared maps; see `Slice`")]
 
-use super::Filter;
 use super::block::{self, LINE_BYTES, Layout, Probe};
 use super::sizing::Sizing;
 use crate::hash::KeyHash;
@@ -36,11 +35,28 @@ const WORTH_A_LAYER: u32 = 4;
 pub(crate) struct Layers {
     pub(super) layout: Layout,
     pub(super) sizing: Sizing,
+    shards: u32,
     newest: Mutex<NewestLayer>,
-    homes: Box<[Homes]>,
     budget: Arc<Budget>,
-    /// Of all layers that are mapped. `Relaxed`: it is a figure for people.
-    bytes: Arc<AtomicU64>,
+    mapped: Arc<Mapped>,
+}
+
+/// What is known of all layers that are mapped. `Relaxed`: it is for people,
+/// and for prefetching.
+#[derive(Debug, Default)]
+struct Mapped {
+    bytes: AtomicU64,
+    /// Those with even and those with odd numbers: so the two newest layers are
+    /// never at the same place.
+    homes: [Home; 2],
+}
+
+/// Where the blocks of a layer lie, for prefetching; may be outdated.
+#[derive(Debug, Default)]
+struct Home {
+    /// Null: there is no layer.
+    first: AtomicPtr<u8>,
+    blocks: AtomicU32,
 }
 
 /// The newest layer, if any shard is still in it, and its number.
@@ -48,21 +64,6 @@ pub(crate) struct Layers {
 struct NewestLayer {
     number: u64,
     layer: Weak<Layer>,
-}
-
-/// Where a shard's filter and the blocks of its two newest slices lie, for
-/// prefetching without its lock; may be outdated. `Relaxed`: a prefetch may
-/// read anything.
-#[derive(Debug, Default)]
-struct Homes {
-    filter: AtomicPtr<Filter>,
-    slices: [Home; 2],
-}
-
-#[derive(Debug, Default)]
-struct Home {
-    first: AtomicPtr<u8>,
-    blocks: AtomicU32,
 }
 
 /// One map, with as many blocks for each shard.
@@ -75,7 +76,7 @@ struct Layer {
     slices: Box<[AtomicU8]>,
     bytes: u64,
     budget: Arc<Budget>,
-    all_bytes: Arc<AtomicU64>,
+    mapped: Arc<Mapped>,
     _map: MmapRaw,
 }
 
@@ -89,18 +90,39 @@ const LEFT: u8 = 2;
 impl Drop for Layer {
     fn drop(&mut self) {
         self.budget.release(self.bytes);
-        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.mapped.remove(self);
+    }
+}
+
+impl Mapped {
+    fn add(&self, layer: &Layer) {
+        self.bytes.fetch_add(layer.bytes, Ordering::Relaxed);
+        let home = self.home(layer.number);
+        home.blocks.store(layer.blocks, Ordering::Relaxed);
+        home.first.store(layer.first.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn remove(&self, layer: &Layer) {
+        self.bytes.fetch_sub(layer.bytes, Ordering::Relaxed);
+        let first = layer.first.load(Ordering::Relaxed);
+        let home = &self.home(layer.number).first;
+        // Unless a later layer has taken the place.
+        let relaxed = Ordering::Relaxed;
+        let _ = home.compare_exchange(first, ptr::null_mut(), relaxed, relaxed);
+    }
+
+    fn home(&self, layer: u64) -> &Home {
+        &self.homes[layer as usize % self.homes.len()]
     }
 }
 
 impl Layers {
     /// Bytes of bookkeeping for each shard.
-    pub(super) const BYTES_PER_SHARD: usize = size_of::<Homes>() + size_of::<AtomicU8>();
+    pub(super) const BYTES_PER_SHARD: usize = size_of::<AtomicU8>();
 
     /// Filter memory for so many shards; none is mapped yet.
     pub(super) fn new(shards: u32, layout: Layout, sizing: Sizing, budget: Arc<Budget>) -> Self {
-        let homes = (0..shards).map(|_| Homes::default()).collect();
-        Self { layout, sizing, newest: Mutex::default(), homes, budget, bytes: Arc::default() }
+        Self { layout, sizing, shards, newest: Mutex::default(), budget, mapped: Arc::default() }
     }
 
     /// Enters a layer later than `held`: the newest one, if its blocks a shard
@@ -158,7 +180,8 @@ impl Layers {
         let bytes = layer.blocks as usize * block_bytes;
         let first = layer.first.load(Ordering::Relaxed).wrapping_add(bytes * shard as usize);
         let first = AtomicPtr::new(first);
-        let mut slice = Slice { first, blocks: layer.blocks, shard, block_bytes, layer };
+        let block_bytes = block_bytes as u32;
+        let mut slice = Slice { first, blocks: layer.blocks, block_bytes, layer, shard };
         if before == LEFT {
             slice.all_mut().fill(0);
         }
@@ -179,7 +202,7 @@ impl Layers {
     }
 
     fn map_exactly(&self, number: u64, blocks: u32) -> Option<Layer> {
-        let shards = self.homes.len();
+        let shards = self.shards as usize;
         let bytes = (blocks as usize).checked_mul(self.layout.block_bytes() * shards)?;
         if !self.budget.try_reserve(bytes as u64) {
             return None;
@@ -188,53 +211,28 @@ impl Layers {
             self.budget.release(bytes as u64);
             return None;
         };
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        Some(Layer {
+        let layer = Layer {
             number,
             blocks,
             first: AtomicPtr::new(first),
             slices: (0..shards).map(|_| AtomicU8::new(NEW)).collect(),
             bytes: bytes as u64,
             budget: Arc::clone(&self.budget),
-            all_bytes: Arc::clone(&self.bytes),
+            mapped: Arc::clone(&self.mapped),
             _map: map,
-        })
+        };
+        self.mapped.add(&layer);
+        Some(layer)
     }
 
     /// The bytes of all layers.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.mapped.bytes.load(Ordering::Relaxed)
     }
 
     /// Lines in a block.
     pub(crate) const fn lines(&self) -> u32 {
         self.sizing.lines
-    }
-
-    /// Takes note of where a shard's filter and its slices lie, the newest
-    /// first.
-    pub(super) fn publish<'a>(
-        &self,
-        shard: u32,
-        filter: *const Filter,
-        mut newest: impl Iterator<Item = &'a Slice>,
-    ) {
-        let homes = &self.homes[shard as usize];
-        homes.filter.store(filter.cast_mut(), Ordering::Relaxed);
-        for home in &homes.slices {
-            let slice = newest.next();
-            let first = slice.map_or(ptr::null_mut(), |slice| slice.first.load(Ordering::Relaxed));
-            home.first.store(first, Ordering::Relaxed);
-            home.blocks.store(slice.map_or(0, Slice::blocks), Ordering::Relaxed);
-        }
-    }
-
-    /// Asks the processor to fetch the shard's filter.
-    #[inline]
-    pub(crate) fn prefetch_filter(&self, shard: usize) {
-        let filter = self.homes[shard].filter.load(Ordering::Relaxed).cast_const();
-        prefetch(filter);
-        prefetch(filter.wrapping_byte_add(LINE_BYTES));
     }
 
     /// Where a key belongs, to be looked for or recorded.
@@ -249,18 +247,20 @@ impl Layers {
         self.layout.aim(probe, hash);
     }
 
-    /// Asks the processor to fetch what a key's check will need of the shard's
-    /// two newest layers.
+    /// Asks the processor to fetch what a key's check will need of the two
+    /// newest layers.
     #[inline]
     pub(crate) fn prefetch(&self, shard: usize, hash: KeyHash) {
-        for home in &self.homes[shard].slices {
-            let blocks = home.blocks.load(Ordering::Relaxed);
-            if blocks == 0 {
-                break;
+        for home in &self.mapped.homes {
+            let first = home.first.load(Ordering::Relaxed);
+            if first.is_null() {
+                continue;
             }
-            let offset = block::home(hash, blocks) * self.layout.block_bytes();
-            let block = home.first.load(Ordering::Relaxed).wrapping_add(offset);
-            for line in 0..self.sizing.lines as usize {
+            let blocks = home.blocks.load(Ordering::Relaxed);
+            let block = shard * blocks as usize + block::home(hash, blocks);
+            let block = first.wrapping_add(block * self.layout.block_bytes());
+            prefetch(block);
+            for line in 1..self.sizing.lines as usize {
                 prefetch(block.wrapping_add(line * LINE_BYTES));
             }
         }
@@ -274,13 +274,14 @@ impl Layers {
 /// the borrow checker does the rest. The layer stays mapped while any slice of
 /// it is out.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Slice {
     /// Never changes; atomic because that makes a pointer `Send`.
     first: AtomicPtr<u8>,
     blocks: u32,
-    shard: u32,
-    block_bytes: usize,
+    block_bytes: u32,
     layer: Arc<Layer>,
+    shard: u32,
 }
 
 impl Drop for Slice {
@@ -301,16 +302,17 @@ impl Slice {
     #[inline]
     pub(super) fn block_mut(&mut self, number: usize) -> &mut [u8] {
         assert!(number < self.blocks() as usize, "a block beyond the shard's slice");
-        let block = self.first.get_mut().wrapping_add(number * self.block_bytes);
+        let block_bytes = self.block_bytes as usize;
+        let block = self.first.get_mut().wrapping_add(number * block_bytes);
         // SAFETY: the block lies within this slice, which nobody else reaches
         // (see the type) and which is mapped while `layer` is held; any bytes
         // are valid. The result borrows `self` mutably.
-        unsafe { slice::from_raw_parts_mut(block, self.block_bytes) }
+        unsafe { slice::from_raw_parts_mut(block, block_bytes) }
     }
 
     /// All blocks.
     fn all_mut(&mut self) -> &mut [u8] {
-        let bytes = self.blocks() as usize * self.block_bytes;
+        let bytes = self.blocks() as usize * self.block_bytes as usize;
         // SAFETY: as in `block_mut`.
         unsafe { slice::from_raw_parts_mut(*self.first.get_mut(), bytes) }
     }
@@ -387,6 +389,30 @@ mod tests {
         assert_eq!(second.blocks(), 30);
         assert!(layers.follow(1, None, |blocks| blocks > 30).is_none());
         assert_eq!(layers.follow(1, None, |_| true).unwrap().blocks(), 30);
+    }
+
+    #[test]
+    fn the_two_newest_layers_are_known_to_prefetching_until_they_go() {
+        let (layers, _) = layers(1, None);
+        let known = || {
+            let homes = layers.mapped.homes.iter();
+            let homes = homes.filter(|home| !home.first.load(Ordering::Relaxed).is_null());
+            let mut blocks: Vec<_> =
+                homes.map(|home| home.blocks.load(Ordering::Relaxed)).collect();
+            blocks.sort_unstable();
+            blocks
+        };
+        let first = enter(&layers, 0, None, 10).unwrap();
+        let second = enter(&layers, 0, Some(&first), 20).unwrap();
+        assert_eq!(known(), [10, 20]);
+        let third = enter(&layers, 0, Some(&second), 30).unwrap();
+        assert_eq!(known(), [20, 30]);
+        drop(first);
+        assert_eq!(known(), [20, 30], "its place is another's");
+        drop(third);
+        assert_eq!(known(), [20]);
+        drop(second);
+        assert!(known().is_empty());
     }
 
     #[test]

@@ -29,19 +29,17 @@ mod fills;
 mod layer;
 mod sizing;
 
-use crate::hash::KeyHash;
 use crate::memory::Budget;
 use crate::time::Bucket;
 
 pub(crate) use block::Probe;
 pub(crate) use layer::Layers;
 
-use block::{Layout, Newest};
+use block::{Layout, Newest, PAIR_BYTES};
 use fills::{Fill, Fills};
 use layer::{FEW_BLOCKS, Slice};
 use sizing::Sizing;
-use smallvec::SmallVec;
-use std::ptr;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 /// A layer that fits what buckets hold has this much room to spare ...
@@ -69,21 +67,25 @@ pub(crate) struct Plan {
     pub(crate) keys: Option<f64>,
 }
 
-/// One shard's filter, in the order of use.
+/// One shard's filter, in the order of use: its first `HOT_BYTES` are all that
+/// a check needs in a steady stream.
 #[derive(Debug)]
-#[repr(C, align(128))]
+#[repr(C)]
 pub(crate) struct Filter {
     newest_bucket: Bucket,
-    newest: Newest,
-    layers: Arc<Layers>,
-    /// In the order in which they were entered: the last takes new keys. In a
-    /// steady stream it is the only one.
-    slices: SmallVec<[Held; 1]>,
     /// Buckets before this one are dead.
     low: Bucket,
+    newest: Newest,
+    layers: Arc<Layers>,
+    /// In the order in which they were entered.
+    older: Vec<Held>,
+    /// Takes the new keys. In a steady stream it is the only one.
+    held: Option<Held>,
     shard: u32,
     /// Blocks of a layer that is entered where no other is held.
     first_blocks: u32,
+    /// By generation: keys that are also in a later one.
+    moved_up: Box<[u32]>,
 }
 
 /// A slice of a layer, and how many keys each generation has in it.
@@ -92,12 +94,19 @@ pub(crate) struct Filter {
 struct Held {
     slice: Slice,
     fills: Fills,
-    /// The latest bucket that it has keys of, or in which it was entered.
-    latest: Bucket,
     /// The bucket in which it was entered.
     entered: Bucket,
     /// The next block to be swept.
     cursor: usize,
+}
+
+/// What the check of a key came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The latest bucket that has it, as far as the filter knows.
+    Found(Bucket),
+    /// It was not known, and is now.
+    Recorded,
 }
 
 /// There was no memory for another layer; the key was not recorded.
@@ -129,10 +138,12 @@ impl Plan {
                 newest: Newest { tag: 0, generation: 0, tags: self.tags },
                 newest_bucket: newest,
                 low: newest,
-                slices: SmallVec::new(),
+                older: Vec::new(),
+                held: None,
                 layers,
                 shard,
                 first_blocks,
+                moved_up: vec![0; self.generations as usize].into(),
             };
             filter.turn_to(newest);
             filter
@@ -153,28 +164,72 @@ impl Held {
     }
 }
 
+/// What a check in the newest bucket needs beside a block.
+struct InNewest<'a> {
+    layout: &'a Layout,
+    newest: Newest,
+    newest_bucket: Bucket,
+    fill: &'a mut Fill,
+}
+
+impl InNewest<'_> {
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    fn check(&mut self, block: &mut [u8], probe: &Probe, from: Bucket) -> Option<Outcome> {
+        self.layout.freshen(block, self.newest);
+        let youngest = self.layout.youngest(block, probe, self.newest);
+        let found = youngest.map(|age| self.newest_bucket.minus(age.into()));
+        if let Some(bucket) = found.filter(|bucket| *bucket >= from) {
+            return Some(Outcome::Found(bucket));
+        }
+        if !self.fill.has_room() {
+            return None;
+        }
+        self.fill.keys += 1;
+        self.layout.insert(block, probe, self.newest.generation.into());
+        Some(Outcome::Recorded)
+    }
+}
+
 impl Filter {
-    /// Bytes of one shard's filter apart from its layers.
-    pub(crate) fn fixed_bytes(generations: u32) -> u64 {
-        let fills = generations as usize * size_of::<Fill>();
-        (size_of::<Self>() + fills + Layers::BYTES_PER_SHARD) as u64
+    /// So many of its bytes, from the first on, are all that a check needs.
+    pub(crate) const HOT_BYTES: usize =
+        offset_of!(Self, held) + size_of::<Slice>() + size_of::<Fill>();
+
+    /// Bytes that one shard's filter takes elsewhere, apart from its layers.
+    pub(crate) fn bytes_elsewhere(generations: u32) -> u64 {
+        let by_generation = generations as usize * (size_of::<Fill>() + size_of::<u32>());
+        (by_generation + Layers::BYTES_PER_SHARD) as u64
     }
 
-    /// Where a key belongs, to be looked for or recorded.
-    #[inline]
-    pub(crate) fn probe(&self, hash: KeyHash) -> Probe {
-        self.layers.probe(hash)
+    /// Checks a key in the newest bucket: finds it in a bucket from `from` on, or
+    /// records it. `None` if that takes more than one slice or more room than
+    /// there is; then nothing was done.
+    #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
+    #[inline(always)]
+    pub(crate) fn check_in_newest(&mut self, probe: &Probe, from: Bucket) -> Option<Outcome> {
+        let held = self.held.as_mut().filter(|_| self.older.is_empty())?;
+        let block = held.slice.block_mut(probe.block(held.slice.blocks()));
+        let mut newest = InNewest {
+            layout: &self.layers.layout,
+            newest: self.newest,
+            newest_bucket: self.newest_bucket,
+            fill: held.fills.newest_mut(),
+        };
+        match <&mut [u8; PAIR_BYTES]>::try_from(&mut *block) {
+            // The same, compiled for a length that is known.
+            Ok(pair) => newest.check(pair, probe, from),
+            Err(_) => newest.check(block, probe, from),
+        }
     }
 
     /// The latest bucket from `from` on that has the key, as far as the filter
     /// knows; or an earlier one that is `enough`.
-    #[inline]
     pub(crate) fn find(&mut self, probe: &Probe, from: Bucket, enough: Bucket) -> Option<Bucket> {
-        let (held, older) = self.slices.split_last_mut()?;
-        let found = held.find(&self.layers.layout, self.newest, probe);
+        let found = self.held.as_mut()?.find(&self.layers.layout, self.newest, probe);
         let found = found.map(|age| self.newest_bucket.minus(age.into()));
         let found = found.filter(|bucket| *bucket >= from);
-        if older.is_empty() || found >= Some(enough) {
+        if self.older.is_empty() || found >= Some(enough) {
             return found;
         }
         self.find_in_older(probe, from, enough, found)
@@ -189,7 +244,7 @@ impl Filter {
         enough: Bucket,
         mut found: Option<Bucket>,
     ) -> Option<Bucket> {
-        for held in self.slices.iter_mut().rev().skip(1) {
+        for held in self.older.iter_mut().rev() {
             let here = held.find(&self.layers.layout, self.newest, probe);
             let here = here.map(|age| self.newest_bucket.minus(age.into()));
             found = found.max(here.filter(|bucket| *bucket >= from));
@@ -209,19 +264,18 @@ impl Filter {
     #[inline(always)]
     pub(crate) fn insert(&mut self, probe: &Probe, at: Bucket) -> Result<(), NoRoom> {
         let generation = self.generation(at);
-        if !self.slices.last().is_some_and(|held| held.fills.of(generation).has_room()) {
+        if !self.held.as_ref().is_some_and(|held| held.fills.of(generation).has_room()) {
             self.make_room(generation)?;
         }
-        self.insert_in_newest(probe, at, generation);
+        self.insert_in_newest(probe, generation);
         Ok(())
     }
 
     #[expect(clippy::inline_always, reason = "or a check pays for calls and spilled registers")]
     #[inline(always)]
-    fn insert_in_newest(&mut self, probe: &Probe, at: Bucket, generation: u32) {
-        let held = self.slices.last_mut().expect("a slice has room");
+    fn insert_in_newest(&mut self, probe: &Probe, generation: u32) {
+        let Some(held) = &mut self.held else { return };
         held.fills.of_mut(generation).keys += 1;
-        held.latest = held.latest.max(at);
         let block = held.slice.block_mut(probe.block(held.slice.blocks()));
         self.layers.layout.freshen(block, self.newest);
         self.layers.layout.insert(block, probe, generation);
@@ -230,22 +284,51 @@ impl Filter {
     /// Records a key in a live bucket, whether that has room or not: the rate
     /// suffers. False iff there is not a single layer.
     pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) -> bool {
-        let generation = self.generation(at);
-        let has_layer = !self.slices.is_empty();
-        if has_layer {
-            self.insert_in_newest(probe, at, generation);
+        self.insert_in_newest(probe, self.generation(at));
+        self.held.is_some()
+    }
+
+    /// Takes note that a key of one bucket was recorded in a later one, too.
+    pub(crate) fn move_up(&mut self, from: Bucket) {
+        // A filter may be mistaken in the bucket of a key.
+        if self.keys(from) > 0 {
+            self.moved_up[self.generation(from) as usize] += 1;
         }
-        has_layer
+    }
+
+    /// How many keys were last recorded in a live bucket.
+    pub(crate) fn keys(&self, bucket: Bucket) -> u32 {
+        let generation = self.generation(bucket);
+        self.keys_in(generation) - self.moved_up[generation as usize]
+    }
+
+    /// The live buckets, from the oldest on.
+    pub(crate) fn buckets(&self) -> impl DoubleEndedIterator<Item = Bucket> + use<> {
+        let newest = self.newest_bucket;
+        (0..self.live_buckets()).rev().map(move |age| newest.minus(age.into()))
+    }
+
+    fn live_buckets(&self) -> u32 {
+        (self.newest_bucket.since(self.low) + 1).clamp(0, self.generations()) as u32
+    }
+
+    /// The newest bucket.
+    #[inline]
+    pub(crate) const fn newest(&self) -> Bucket {
+        self.newest_bucket
+    }
+
+    /// Buckets before this one are dead.
+    #[inline]
+    pub(crate) const fn low(&self) -> Bucket {
+        self.low
     }
 
     /// Moves on to a later newest bucket, or a later lowest one.
     pub(crate) fn roll_to(&mut self, newest: Bucket, low: Bucket) {
         let steps = newest.since(self.newest_bucket);
         self.low = low;
-        self.slices.retain(|held| held.latest >= low);
-        if steps >= self.generations() {
-            self.slices.clear();
-        }
+        self.leave_layers(steps >= self.generations());
         if steps > 0 {
             // Tags are read as they were: `newest` moves afterwards.
             self.sweep(steps);
@@ -253,7 +336,19 @@ impl Filter {
             self.empty_generations(steps);
             self.fit();
         }
-        self.publish();
+    }
+
+    /// Leaves the layers that were entered in a bucket that is dead and have no
+    /// live key; or all of them.
+    fn leave_layers(&mut self, are_all_dead: bool) {
+        let (layout, newest, low) = (&self.layers.layout, self.newest, self.low);
+        let live = 0..self.live_buckets();
+        let is_live = |held: &Held| {
+            let keys = |age| held.fills.of(layout.generation(newest, age)).keys;
+            !are_all_dead && (held.entered >= low || live.clone().any(|age| keys(age) > 0))
+        };
+        self.older.retain(is_live);
+        self.held = self.held.take().filter(is_live);
     }
 
     /// Sweeps a share of the blocks for each of `steps` buckets, so that each
@@ -261,7 +356,7 @@ impl Filter {
     /// to all generations but one, and so that many tags are held back.
     fn sweep(&mut self, steps: i64) {
         let rounds = usize::from(self.newest.tags) - self.generations() as usize;
-        for held in &mut self.slices {
+        for held in self.older.iter_mut().chain(&mut self.held) {
             let blocks = held.slice.blocks() as usize;
             let share = blocks / rounds + 1;
             for _ in 0..blocks.min(share * steps as usize) {
@@ -275,28 +370,33 @@ impl Filter {
     fn turn_to(&mut self, newest: Bucket) {
         self.newest_bucket = newest;
         self.newest.tag = newest.0.rem_euclid(self.newest.tags.into()) as u8;
-        self.newest.generation = newest.0.rem_euclid(self.generations()) as u32;
-        for held in &mut self.slices {
-            held.fills.turn_to(self.newest.generation);
+        self.newest.generation = newest.0.rem_euclid(self.generations()) as u16;
+        for held in self.older.iter_mut().chain(&mut self.held) {
+            held.fills.turn_to(self.newest.generation.into());
         }
     }
 
     /// The generations of the `steps` newest buckets have no keys yet.
     fn empty_generations(&mut self, steps: i64) {
         for age in 0..steps.min(self.generations()) {
-            let generation = self.generation(self.newest_bucket.minus(age));
-            for held in &mut self.slices {
-                *held.fills.of_mut(generation) = Fill::default();
-            }
+            self.empty(self.generation(self.newest_bucket.minus(age)));
+        }
+    }
+
+    /// Counts no keys in a generation any more.
+    fn empty(&mut self, generation: u32) {
+        self.moved_up[generation as usize] = 0;
+        for held in self.older.iter_mut().chain(&mut self.held) {
+            *held.fills.of_mut(generation) = Fill::default();
         }
     }
 
     /// Where the newest slice has proved too small, or far too large for a
     /// whole window, enters a layer that fits the fullest bucket.
     fn fit(&mut self) {
-        let Some(Held { slice, entered, .. }) = self.slices.last() else { return };
+        let Some(Held { slice, entered, .. }) = &self.held else { return };
         let sizing = &self.layers.sizing;
-        let keys = (0..self.generations() as u32).map(|generation| self.keys(generation));
+        let keys = (0..self.generations() as u32).map(|generation| self.keys_in(generation));
         let fullest = keys.max().unwrap_or(0);
         let needed = sizing.blocks(0, f64::from(fullest));
         let most = (needed * TOO_LARGE).max(FEW_BLOCKS.into()) as u32;
@@ -322,12 +422,11 @@ impl Filter {
         if self.widen(generation) {
             return Ok(());
         }
-        let held = self.slices.last().map(|held| &held.slice);
+        let held = self.held.as_ref().map(|held| &held.slice);
         let blocks = held.map_or(self.first_blocks, |_| self.more_blocks(generation));
         let blocks = blocks.max(FEW_BLOCKS);
         let entered = self.layers.enter(self.shard, held, blocks, |there| there >= blocks / 4 * 3);
         self.hold(entered.ok_or(NoRoom)?);
-        self.publish();
         if self.widen(generation) { Ok(()) } else { Err(NoRoom) }
     }
 
@@ -335,8 +434,8 @@ impl Filter {
     fn more_blocks(&self, generation: u32) -> u32 {
         let is_for_ever = self.generations() == 1;
         let growth = if is_for_ever { GROWTH_FOR_EVER } else { GROWTH };
-        let keys = f64::from(self.keys(generation)) * growth;
-        let layers = self.slices.iter().filter(|held| held.fills.of(generation).keys > 0);
+        let keys = f64::from(self.keys_in(generation)) * growth;
+        let layers = self.slices().filter(|held| held.fills.of(generation).keys > 0);
         self.layers.sizing.blocks(layers.count(), keys) as u32
     }
 
@@ -345,8 +444,9 @@ impl Filter {
     /// has room then.
     fn widen(&mut self, generation: u32) -> bool {
         let left = self.rate_left(generation);
-        let Some((held, older)) = self.slices.split_last_mut() else { return false };
-        let place = older.iter().filter(|held| held.fills.of(generation).keys > 0).count();
+        let older = self.older.iter();
+        let place = older.filter(|held| held.fills.of(generation).keys > 0).count();
+        let Some(held) = &mut self.held else { return false };
         let fill = held.fills.of_mut(generation);
         fill.room = self.layers.sizing.room(place, held.slice.blocks(), left);
         fill.has_room()
@@ -357,7 +457,7 @@ impl Filter {
     pub(crate) fn stretch(&mut self, at: Bucket) -> bool {
         let generation = self.generation(at);
         let left = self.rate_left(generation);
-        let Some(held) = self.slices.last_mut() else { return false };
+        let Some(held) = &mut self.held else { return false };
         let fill = held.fills.of_mut(generation);
         fill.room = self.layers.sizing.room_at(left, held.slice.blocks());
         fill.has_room()
@@ -365,18 +465,14 @@ impl Filter {
 
     /// What the rate asked for leaves to a generation in the newest slice.
     fn rate_left(&self, generation: u32) -> f64 {
-        let own = self.slices.last().map_or(0.0, |held| self.rate_in(held, generation));
+        let own = self.held.as_ref().map_or(0.0, |held| self.rate_in(held, generation));
         self.layers.sizing.rate() - (self.rate() - own)
     }
 
     /// P(a new key is called known), at the present fill.
     pub(crate) fn rate(&self) -> f64 {
-        let live = self.newest_bucket.since(self.low).min(self.generations() - 1);
-        let buckets = (0..=live).map(|age| self.newest_bucket.minus(age));
-        let generations = buckets.map(|bucket| self.generation(bucket));
-        generations
-            .flat_map(|own| self.slices.iter().map(move |held| self.rate_in(held, own)))
-            .sum()
+        let generations = self.buckets().map(|bucket| self.generation(bucket));
+        generations.flat_map(|own| self.slices().map(move |held| self.rate_in(held, own))).sum()
     }
 
     fn rate_in(&self, held: &Held, generation: u32) -> f64 {
@@ -386,8 +482,8 @@ impl Filter {
     /// Gives up the keys of one bucket.
     pub(crate) fn forget_bucket(&mut self, bucket: Bucket) {
         let generation = self.generation(bucket);
-        for held in &mut self.slices {
-            *held.fills.of_mut(generation) = Fill::default();
+        self.empty(generation);
+        for held in self.older.iter_mut().chain(&mut self.held) {
             for block in 0..held.slice.blocks() as usize {
                 let block = held.slice.block_mut(block);
                 self.layers.layout.freshen(block, self.newest);
@@ -398,22 +494,21 @@ impl Filter {
 
     /// How many layers a look-up may read.
     pub(crate) fn layers(&self) -> usize {
-        self.slices.len()
+        self.slices().count()
     }
 
     fn hold(&mut self, slice: Slice) {
-        let fills = Fills::new(self.generations() as u32, self.newest.generation);
-        let now = self.newest_bucket;
-        self.slices.push(Held { slice, fills, entered: now, latest: now, cursor: 0 });
+        let fills = Fills::new(self.generations() as u32, self.newest.generation.into());
+        let held = Held { slice, fills, entered: self.newest_bucket, cursor: 0 };
+        self.older.extend(self.held.replace(held));
     }
 
-    fn publish(&self) {
-        let slices = self.slices.iter().rev().map(|held| &held.slice);
-        self.layers.publish(self.shard, ptr::from_ref(self), slices);
+    fn slices(&self) -> impl Iterator<Item = &Held> {
+        self.older.iter().chain(&self.held)
     }
 
-    fn keys(&self, generation: u32) -> u32 {
-        self.slices.iter().map(|held| held.fills.of(generation).keys).sum()
+    fn keys_in(&self, generation: u32) -> u32 {
+        self.slices().map(|held| held.fills.of(generation).keys).sum()
     }
 
     #[inline]
@@ -430,6 +525,7 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::KeyHash;
     use proptest::prelude::*;
     use siphasher::sip128::SipHasher13;
     use std::collections::HashMap;
@@ -462,14 +558,18 @@ mod tests {
             self.filter.roll_to(self.now, self.low());
         }
 
+        fn probe(&self, key: u64) -> Probe {
+            self.filter.layers.probe(hash(key))
+        }
+
         fn knows(&mut self, key: u64) -> bool {
-            let probe = self.filter.probe(hash(key));
+            let probe = self.probe(key);
             self.filter.find(&probe, self.low(), self.low()).is_some()
         }
 
         /// Checks a key as a fixed window does. True iff it was new.
         fn check(&mut self, key: u64) -> bool {
-            let probe = self.filter.probe(hash(key));
+            let probe = self.probe(key);
             let is_new = self.filter.find(&probe, self.low(), self.low()).is_none();
             if is_new {
                 self.filter.insert(&probe, self.now).unwrap();
@@ -576,7 +676,7 @@ mod tests {
             let before = key;
             loop {
                 key += 1;
-                let probe = rig.filter.probe(hash(key));
+                let probe = rig.probe(key);
                 if rig.filter.find(&probe, rig.low(), rig.low()).is_none()
                     && rig.filter.insert(&probe, rig.now).is_err()
                 {
@@ -675,7 +775,7 @@ mod tests {
                     }
                     Step::Check { key, back } => {
                         let at = rig.now.minus(back.min(i64::from(generations) - 1));
-                        let probe = rig.filter.probe(hash(key));
+                        let probe = rig.probe(key);
                         let enough = if is_sliding { at } else { rig.low() };
                         let found = rig.filter.find(&probe, rig.low(), enough);
                         let recorded = model.get(&key).copied().filter(|b| *b >= rig.low());

@@ -21,9 +21,9 @@
 //! Almeida's geometric shares would either cost the first layer, which in a
 //! steady stream is the only one, or starve the later ones.
 
-use super::block::{LINE_BITS, TAG_BITS};
+use super::block::{self, DRAWS, LINE_BITS};
 
-/// The most bits that a key sets.
+/// The most bits that a key sets; always a multiple of [`DRAWS`].
 pub(super) const MOST_BITS: u32 = 24;
 
 /// The most lines in a block.
@@ -138,10 +138,11 @@ impl Shape {
         shape
     }
 
-    /// The number of bits that bears the highest load.
+    /// The number of bits that bears the highest load, of those that whole rounds
+    /// draw.
     fn densest(rate: f64, generations: u32, lines: u32) -> Self {
-        let positions = (lines * LINE_BITS - TAG_BITS) / generations;
-        let shapes = (1..=MOST_BITS).map(|bits| {
+        let positions = block::positions(lines, generations);
+        let shapes = (DRAWS as u32..=MOST_BITS).step_by(DRAWS).map(|bits| {
             let load = load_at(&mean_hits(positions, bits), rate);
             Self { lines, positions, bits, load }
         });
@@ -231,8 +232,8 @@ mod tests {
         };
         assert_eq!(shape(1e-2, 9), (2, 8, 22));
         assert_eq!(shape(1e-4, 9), (3, 12, 46));
-        assert_eq!(shape(1e-2, 1), (1, 7, 11));
-        assert_eq!(shape(1e-4, 1), (1, 12, 23));
+        assert_eq!(shape(1e-2, 1), (1, 8, 11));
+        assert_eq!(shape(1e-4, 1), (1, 12, 24));
     }
 
     #[test]

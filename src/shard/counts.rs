@@ -50,14 +50,6 @@ impl Counts {
         *self.cell(bucket) -= 1;
     }
 
-    /// Takes one key out of a bucket, if it has one: a filter may be mistaken in
-    /// the bucket of a key.
-    pub(super) fn take(&mut self, bucket: Bucket) {
-        if *self.cell(bucket) > 0 {
-            self.remove(bucket);
-        }
-    }
-
     /// Drops a whole bucket; how many keys it held.
     pub(super) fn drop_bucket(&mut self, bucket: Bucket) -> u32 {
         let dropped = std::mem::take(self.cell(bucket));

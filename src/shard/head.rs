@@ -1,7 +1,7 @@
 //! What is known of a shard without its lock.
 
 use super::Rules;
-use super::state::Moment;
+use super::moment::Moment;
 use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::table::{Ages, Layout};
 use crate::time::Bucket;

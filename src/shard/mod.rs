@@ -15,16 +15,18 @@
 mod counts;
 mod filtered;
 mod head;
+mod moment;
 mod pace;
 mod recall;
 mod room;
 mod rules;
 mod state;
 
+pub(crate) use filtered::FilteredShards;
 pub(crate) use head::Present;
 pub(crate) use rules::Rules;
 
-use crate::filter::{Filter, Layers, Plan};
+use crate::filter::{Layers, Plan};
 use crate::hash::KeyHash;
 use crate::map::prefetch;
 use crate::memory::Budget;
@@ -36,8 +38,9 @@ use crate::time::Bucket;
 use crate::verdict::Verdict;
 use crossbeam_utils::CachePadded;
 use head::Heads;
+use moment::Moment;
 use pace::Pace;
-use state::{CACHE_LINE, Moment, State, wanted};
+use state::{CACHE_LINE, State, wanted};
 use std::sync::Arc;
 
 /// Why a new key could not be recorded.
@@ -58,13 +61,15 @@ pub(crate) enum Refusal {
 pub(crate) struct Shards {
     rules: Rules,
     extents: Arc<Extents>,
-    /// In filter mode.
-    layers: Option<Arc<Layers>>,
     pool: Arc<BlockPool>,
     /// Held by the one thread that reclaims memory for keys.
     reclaiming: Mutex<()>,
+    count: usize,
+    /// None in filter mode.
     shards: Box<[Shard]>,
     heads: Heads,
+    /// In filter mode.
+    filtered: Option<FilteredShards>,
     /// Duplicates that were recognised without a lock.
     recognised: StripedCounter,
 }
@@ -147,33 +152,38 @@ impl Shards {
     ) -> Self {
         let frees = Arc::clone(&rules.frees);
         let pool = Arc::new(BlockPool::new(Arc::clone(&budget), rules.limit_bytes(), frees));
-        let (layers, mut filters) = filters(count, &rules, &budget);
+        let filtered = FilteredShards::new(count, &rules, Arc::clone(&budget));
         let expected = capacity.map_or(0, |keys| pages_for(keys.div_ceil(count.into())));
-        let (extents, all_pages) = Extents::new(count, expected, budget);
+        let tables = if filtered.is_some() { 0 } else { count };
+        let (extents, all_pages) = Extents::new(tables, expected, budget);
         let shard = |(pages, number)| {
             let keys = || Keys::new(Arc::clone(&pool));
             let keys = (rules.mode == Mode::Verified).then(keys);
             let state = State::new(Table::new(pages), keys, &rules, Pace::of(number, count));
-            Shard::new(Mutex::new(state.with_filter(filters.next())))
+            Shard::new(Mutex::new(state))
         };
         let shards = all_pages.into_iter().zip(0..).map(shard).collect();
         Self {
             rules,
             extents,
-            layers,
             pool,
             reclaiming: Mutex::new(()),
+            count: count as usize,
             shards,
-            heads: Heads::new(count),
+            heads: Heads::new(tables),
+            filtered,
             recognised: StripedCounter::default(),
         }
     }
 
     /// The bytes that `count` empty shards take.
     pub(crate) fn fixed_bytes(count: u32, rules: &Rules) -> u64 {
-        let counts = rules.reach() as u64 * 4 + 16;
-        let filter = rules.filter.map_or(0, |plan| Filter::fixed_bytes(plan.generations));
-        u64::from(count) * ((size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts + filter)
+        let shard = || {
+            let counts = rules.reach() as u64 * 4 + 16;
+            (size_of::<Shard>() + Heads::BYTES_PER_SHARD) as u64 + counts
+        };
+        let filtered = |plan: Plan| FilteredShards::bytes_per_shard(plan.generations);
+        u64::from(count) * rules.filter.map_or_else(shard, filtered)
     }
 
     pub(crate) fn rules(&self) -> &Rules {
@@ -181,17 +191,36 @@ impl Shards {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards.len()
+        self.count
     }
 
     /// Begins the check of a key: where it belongs, and asks the processor to
-    /// fetch its home line.
+    /// fetch its home line, or its block.
     #[inline]
     pub(crate) fn approach<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
+        let coming = self.approach_apart(hash, key);
+        self.prefetch_blocks(std::slice::from_ref(&coming));
+        coming
+    }
+
+    /// Asks the processor to fetch the blocks of several keys, in filter mode.
+    #[inline]
+    pub(crate) fn prefetch_blocks(&self, coming: &[Coming<'_>]) {
+        if let Some(filtered) = &self.filtered {
+            for coming in coming {
+                filtered.prefetch_block(coming);
+            }
+        }
+    }
+
+    /// As `approach`, but in filter mode [`prefetch_blocks`](Self::prefetch_blocks)
+    /// is to be called for several keys at once: a processor that waits for one
+    /// address to be translated has then begun with the others.
+    #[inline]
+    pub(crate) fn approach_apart<'a>(&'a self, hash: KeyHash, key: &'a [u8]) -> Coming<'a> {
         let shard = self.index(hash);
         let coming = Coming { hash, shard: shard as u32, key, ..Coming::NONE };
-        if let Some(layers) = &self.layers {
-            layers.prefetch(shard, hash);
+        if self.filtered.is_some() {
             return coming;
         }
         let layout = self.heads.layout(shard);
@@ -360,7 +389,7 @@ impl Shards {
     /// clock reading). Records it if it is new.
     #[inline]
     pub(crate) fn check(&self, coming: Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        if self.layers.is_none() {
+        if self.filtered.is_none() {
             if self.recognises(&coming, &Present::new(&self.rules, at)) {
                 self.recognised.add(1);
                 return Ok(Verdict::Duplicate);
@@ -387,8 +416,8 @@ impl Shards {
     #[expect(clippy::inline_always, reason = "or each new key pays for one call more")]
     #[inline(always)]
     fn try_check(&self, coming: &Coming<'_>, at: Option<Bucket>) -> Result<Verdict, Refusal> {
-        if let Some(layers) = &self.layers {
-            return self.check_filtered(coming, &layers.probe(coming.hash), at);
+        if let Some(filtered) = &self.filtered {
+            return self.check_filtered(filtered, coming, at);
         }
         let index = coming.shard as usize;
         let mut state = self.shards[index].lock();
@@ -479,16 +508,23 @@ impl Shards {
 
     /// Would a check say `Duplicate`?
     pub(crate) fn contains(&self, hash: KeyHash, key: &[u8], at: Option<Bucket>) -> bool {
-        self.locked(self.index(hash)).contains(&self.rules, hash, key, at)
+        let shard = self.index(hash);
+        match &self.filtered {
+            Some(filtered) => filtered.contains(&self.rules, shard, hash, at),
+            None => self.locked(shard).contains(&self.rules, hash, key, at),
+        }
     }
 
-    /// Forgets a key. True iff it was kept.
+    /// Forgets a key. True iff it was kept; never in filter mode.
     pub(crate) fn forget(&self, hash: KeyHash, key: &[u8]) -> bool {
-        self.locked(self.index(hash)).forget(&self.rules, hash, key)
+        self.filtered.is_none() && self.locked(self.index(hash)).forget(&self.rules, hash, key)
     }
 
     /// Does all maintenance of one shard that is due.
     pub(crate) fn maintain(&self, index: usize) {
+        if let Some(filtered) = &self.filtered {
+            return filtered.maintain(&self.rules, index);
+        }
         let mut state = self.locked(index);
         state.maintain(&self.rules);
         self.publish(index, &state);
@@ -502,6 +538,9 @@ impl Shards {
 
     /// What the counters of one shard say, up to date with the watermark.
     pub(crate) fn tally(&self, index: usize) -> Tally {
+        if let Some(filtered) = &self.filtered {
+            return filtered.tally(&self.rules, index);
+        }
         let mut state = self.locked(index);
         state.roll(&self.rules, Moment::new(&self.rules, None));
         self.publish(index, &state);
@@ -510,7 +549,23 @@ impl Shards {
 
     /// The filter's layers, in filter mode.
     pub(crate) fn filter_layers(&self) -> Option<&Layers> {
-        self.layers.as_deref()
+        self.filtered.as_ref().map(|filtered| &*filtered.layers)
+    }
+
+    /// The shards, in filter mode.
+    #[inline]
+    pub(crate) fn filtered(&self) -> Option<&FilteredShards> {
+        self.filtered.as_ref()
+    }
+
+    #[inline(never)]
+    fn check_filtered(
+        &self,
+        filtered: &FilteredShards,
+        coming: &Coming<'_>,
+        at: Option<Bucket>,
+    ) -> Result<Verdict, Refusal> {
+        filtered.check(&self.rules, coming, &filtered.layers.probe(coming.hash), at)
     }
 
     #[inline]
@@ -525,13 +580,13 @@ impl Shards {
     /// Which of `parts` groups of shards that follow one another a key is in.
     #[cfg(feature = "rayon")]
     pub(crate) fn part(&self, hash: KeyHash, parts: usize) -> usize {
-        (self.index(hash) * parts) >> self.shards.len().trailing_zeros()
+        (self.index(hash) * parts) >> self.len().trailing_zeros()
     }
 
     /// The number of shards is a power of two: the low bits choose.
     #[inline]
     fn index(&self, hash: KeyHash) -> usize {
-        hash.high() as usize & (self.shards.len() - 1)
+        hash.high() as usize & (self.count - 1)
     }
 }
 
@@ -550,15 +605,4 @@ pub(crate) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
 #[inline]
 pub(crate) const fn all(keys: usize) -> u32 {
     u32::MAX >> (u32::BITS - keys as u32)
-}
-
-/// The layers and the filter of each shard, in filter mode.
-fn filters(
-    count: u32,
-    rules: &Rules,
-    budget: &Arc<Budget>,
-) -> (Option<Arc<Layers>>, std::vec::IntoIter<Filter>) {
-    let build = |plan: Plan| plan.build(count, rules.watermark.bucket(), Arc::clone(budget));
-    let (layers, filters) = rules.filter.map(build).unzip();
-    (layers, filters.unwrap_or_default().into_iter())
 }

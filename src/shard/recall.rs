@@ -3,7 +3,8 @@
 //!
 //! Nothing here judges a key: it is neither `Unique` nor counted.
 
-use super::state::{Moment, State, wanted};
+use super::moment::Moment;
+use super::state::{State, wanted};
 use super::{Refusal, Rules, Shards};
 use crate::hash::KeyHash;
 use crate::time::Bucket;
@@ -12,7 +13,11 @@ impl Shards {
     /// The bucket in which a key is kept, if it matches a check at `at`. A
     /// filter may be mistaken in that it has the key, and in the bucket.
     pub(crate) fn recall(&self, hash: KeyHash, key: &[u8], at: Bucket) -> Option<Bucket> {
-        self.locked(self.index(hash)).recall(&self.rules, hash, key, at)
+        let shard = self.index(hash);
+        match &self.filtered {
+            Some(filtered) => filtered.recall(&self.rules, shard, hash, at),
+            None => self.locked(shard).recall(&self.rules, hash, key, at),
+        }
     }
 
     /// Keeps a key in `bucket`, unless it is kept in a later one.
@@ -23,6 +28,9 @@ impl Shards {
         bucket: Bucket,
     ) -> Result<(), Refusal> {
         let index = self.index(hash);
+        if let Some(filtered) = &self.filtered {
+            return filtered.remember(&self.rules, index, hash, bucket);
+        }
         loop {
             let mut state = self.locked(index);
             let remembered = state.remember(&self.rules, hash, key, bucket);
@@ -47,9 +55,6 @@ impl Shards {
 impl State {
     fn recall(&mut self, rules: &Rules, hash: KeyHash, key: &[u8], at: Bucket) -> Option<Bucket> {
         self.roll(rules, Moment::new(rules, None));
-        if self.filter.is_some() {
-            return self.recall_filtered(rules, hash, at);
-        }
         let (_, slot) = self.find(rules, wanted(hash), key).ok()?;
         Some(self.ages.bucket(slot.tag())).filter(|bucket| *bucket >= rules.window_start(at))
     }
@@ -63,9 +68,6 @@ impl State {
     ) -> Result<(), Refusal> {
         let moment = Moment::new(rules, None).moved_to(bucket);
         self.roll(rules, moment);
-        if self.filter.is_some() {
-            return self.remember_filtered(hash, moment);
-        }
         match self.find(rules, wanted(hash), key) {
             Err(vacancy) => self.record(rules, wanted(hash), key, vacancy, moment),
             Ok((place, slot)) => {

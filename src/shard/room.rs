@@ -1,10 +1,9 @@
 //! Room for keys: growth, eviction, compaction and shrinkage of one shard.
 
-use super::state::{Moment, State};
+use super::moment::Moment;
+use super::state::State;
 use super::{Refusal, Rules};
-use crate::memory::OnFull;
 use crate::table::{SLOTS_PER_PAGE, Slot};
-use crate::time::Bucket;
 
 /// A shard shrinks when less than one part in this many of its room is used ...
 const SHRINK_BELOW: u32 = 3;
@@ -19,55 +18,27 @@ impl State {
             let pages = self.table.pages();
             self.table.grow(self.pace.after(pages), self.ages);
             if self.table.pages() == pages {
-                self.give_up(rules, moment, |state, _newest| state.evict_one())?;
+                self.give_up(rules, moment)?;
             }
             self.room = self.pace.room(self.table.pages());
         }
         Ok(())
     }
 
-    /// Neither table nor filter can grow: gives up old keys if the policy says
-    /// so, with `thin_out` if only the newest bucket is left.
+    /// The table cannot grow: gives up old keys if the policy says so, single
+    /// ones if only the newest bucket is left.
     #[cold]
-    pub(super) fn give_up(
-        &mut self,
-        rules: &Rules,
-        moment: Moment,
-        thin_out: fn(&mut Self, Bucket),
-    ) -> Result<(), Refusal> {
-        match rules.on_full() {
-            None => Err(Refusal::OutOfMemory),
-            Some(OnFull::Reject) => Err(Refusal::Full),
-            Some(OnFull::EvictOldest | OnFull::Spill) => self.evict_oldest(rules, moment, thin_out),
-        }
-    }
-
-    /// Gives up this shard's oldest bucket, and with it that of all shards; or
-    /// what `thin_out` takes if only the newest bucket is left.
-    fn evict_oldest(
-        &mut self,
-        rules: &Rules,
-        moment: Moment,
-        thin_out: fn(&mut Self, Bucket),
-    ) -> Result<(), Refusal> {
+    fn give_up(&mut self, rules: &Rules, moment: Moment) -> Result<(), Refusal> {
         let live = self.counts.live();
         // Another shard may have raised the floor meanwhile.
         self.roll(rules, moment);
         if self.counts.live() < live {
             return Ok(());
         }
-        match self.counts.oldest(self.low) {
-            // Not a key left, and still no room.
-            None => return Err(Refusal::OutOfMemory),
-            Some(oldest) if oldest < self.ages.newest() => {
-                rules.give_up(oldest);
-                self.roll(rules, moment);
-            }
-            Some(newest) => {
-                rules.note_thinned(newest);
-                thin_out(self, newest);
-            }
+        if rules.make_way(self.counts.oldest(self.low), self.ages.newest())?.is_some() {
+            self.evict_one();
         }
+        self.roll(rules, moment);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What all shards of a deduper share: the rules, and the moving bounds.
 
+use super::Refusal;
 use crate::filter::Plan;
 use crate::memory::{MemoryLimit, OnFull};
 use crate::mode::Mode;
@@ -99,6 +100,13 @@ impl Rules {
         at.minus(self.grid.buckets)
     }
 
+    /// Buckets before this one are dead, by the watermark and by what was given
+    /// up.
+    #[inline]
+    pub(super) fn low(&self, watermark: Bucket) -> Bucket {
+        self.window_start(watermark).max(self.floor())
+    }
+
     /// The first bucket of which a check at `at` finds its match as it leaves
     /// it: nothing is to be moved up or given up.
     #[inline]
@@ -137,6 +145,31 @@ impl Rules {
     /// Gives up all buckets up to `bucket`, in all shards at once.
     pub(super) fn give_up(&self, bucket: Bucket) {
         self.floor.raise(bucket.plus(1));
+    }
+
+    /// Neither table nor filter of a shard can grow: gives up the shard's oldest
+    /// bucket in all shards at once, if the policy says so. Some bucket: it is
+    /// the newest, and the shard is to give up keys of it by itself.
+    pub(super) fn make_way(
+        &self,
+        oldest: Option<Bucket>,
+        newest: Bucket,
+    ) -> Result<Option<Bucket>, Refusal> {
+        match (self.on_full(), oldest) {
+            // Also if there is not a key left, and still no room.
+            (None, _) | (Some(OnFull::EvictOldest | OnFull::Spill), None) => {
+                Err(Refusal::OutOfMemory)
+            }
+            (Some(OnFull::Reject), _) => Err(Refusal::Full),
+            (Some(OnFull::EvictOldest | OnFull::Spill), Some(oldest)) if oldest < newest => {
+                self.give_up(oldest);
+                Ok(None)
+            }
+            (Some(OnFull::EvictOldest | OnFull::Spill), Some(newest)) => {
+                self.note_thinned(newest);
+                Ok(Some(newest))
+            }
+        }
     }
 
     /// Notes that single keys of buckets up to `bucket` were given up.

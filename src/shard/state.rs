@@ -1,9 +1,9 @@
 //! What one shard's lock protects: look-up, recording and rotation.
 
 use super::counts::Counts;
+use super::moment::Moment;
 use super::pace::Pace;
 use super::{Refusal, Rules, Tally};
-use crate::filter::Filter;
 use crate::hash::KeyHash;
 use crate::memory::OnFull;
 use crate::mode::Mode;
@@ -41,8 +41,6 @@ pub(super) struct State {
     pub(super) late: u64,
     pub(super) rejected: u64,
     pub(super) evicted: u64,
-    /// In filter mode; table and arena are empty then.
-    pub(super) filter: Option<Box<Filter>>,
 }
 
 /// Bytes in a cache line.
@@ -52,40 +50,6 @@ const _: () = assert!(std::mem::offset_of!(State, table) + size_of::<u64>() + 24
 const _: () = assert!(
     std::mem::offset_of!(State, counts) + size_of::<u64>() + Counts::HOT_BYTES <= 2 * CACHE_LINE
 );
-
-/// When a check takes place.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    /// The watermark, read once under the lock: a second reading might be
-    /// newer, and the key would be recorded in a bucket that is already past.
-    watermark: Bucket,
-    pub(super) at: Bucket,
-}
-
-impl Moment {
-    /// In event time, at the record's own bucket. In processing time nothing is
-    /// late: at the watermark, the bucket of the latest clock reading, or at a
-    /// reading that nobody has taken note of, whichever is later.
-    #[inline]
-    pub(super) fn new(rules: &Rules, at: Option<Bucket>) -> Self {
-        let watermark = rules.watermark.bucket();
-        let at = match at {
-            Some(at) if rules.is_event_time => at,
-            Some(reading) => reading.max(watermark),
-            None => watermark,
-        };
-        Self { watermark, at }
-    }
-
-    /// The same reading of the watermark for something that took place at `at`.
-    pub(super) const fn moved_to(self, at: Bucket) -> Self {
-        Self { at, ..self }
-    }
-
-    pub(super) const fn is_late(self) -> bool {
-        self.at.0 < self.watermark.0
-    }
-}
 
 impl State {
     pub(super) fn new(table: Table, keys: Option<Keys>, rules: &Rules, pace: Pace) -> Self {
@@ -104,18 +68,7 @@ impl State {
             late: 0,
             rejected: 0,
             evicted: 0,
-            filter: None,
         }
-    }
-
-    /// This state in filter mode.
-    pub(super) fn with_filter(self, filter: Option<Filter>) -> Self {
-        Self { filter: filter.map(Box::new), ..self }
-    }
-
-    #[inline]
-    pub(super) fn filter(&mut self) -> &mut Filter {
-        self.filter.as_mut().expect("filter mode has a filter")
     }
 
     /// Is there nothing to do for a check at `at` but to look for the key and to
@@ -179,7 +132,7 @@ impl State {
 
     #[inline]
     fn is_up_to_date(&self, rules: &Rules, moment: Moment) -> bool {
-        rules.window_start(moment.watermark).max(rules.floor()) <= self.low
+        rules.low(moment.watermark) <= self.low
     }
 
     #[inline]
@@ -245,10 +198,7 @@ impl State {
         at: Option<Bucket>,
     ) -> bool {
         let moment = Moment::new(rules, at);
-        self.roll(rules, Moment { at: moment.watermark, ..moment });
-        if self.filter.is_some() {
-            return !moment.is_late() && self.contains_filtered(rules, hash, moment.at);
-        }
+        self.roll(rules, moment.moved_to(moment.watermark));
         !moment.is_late()
             && self.find(rules, wanted(hash), key).is_ok_and(|(_, slot)| {
                 self.ages.bucket(slot.tag()) >= rules.window_start(moment.at)
@@ -378,9 +328,6 @@ impl State {
     fn roll_to(&mut self, rules: &Rules, low: Bucket, newest: Bucket, expired: Bucket) {
         self.drop_buckets_before(low, expired);
         self.ages = Ages::new(self.ages.newest(), low, rules.tags);
-        if let Some(filter) = &mut self.filter {
-            filter.roll_to(newest, low);
-        }
         let steps = newest.since(self.ages.newest());
         if steps > 0 {
             // Read with the tags as they were: `newest` moves afterwards.
@@ -424,8 +371,7 @@ impl State {
             rejected: self.rejected,
             evicted: self.evicted,
             live_keys: self.counts.live().into(),
-            filter_layers: self.filter.as_ref().map_or(0, |filter| filter.layers()),
-            filter_rate: self.filter.as_ref().map_or(0.0, |filter| filter.rate()),
+            ..Tally::default()
         }
     }
 }
