@@ -90,6 +90,10 @@ impl OwnedStore for Store {
         self.inner.recover(visit)
     }
 
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.inner.bind(width)
+    }
+
     fn epoch(&self) -> u64 {
         self.inner.epoch()
     }
@@ -545,6 +549,21 @@ fn an_owner_whose_clock_went_back_forgets_nothing() {
     assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
     clock.set(Timestamp::from_secs(1_050));
     assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn a_store_is_not_used_with_other_buckets() {
+    let store = Arc::new(Store::default());
+    let build = |buckets| {
+        Deduper::builder(Window::fixed(SPAN).buckets(buckets))
+            .capacity(1_000)
+            .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+            .build()
+    };
+    assert_eq!(build(4).unwrap().check(b"key"), Ok(Verdict::Unique));
+    let refused = build(8).unwrap_err();
+    assert!(matches!(refused.problems(), [ConfigProblem::Recovery(_)]), "{refused}");
+    assert_eq!(build(4).unwrap().check(b"key"), Ok(Verdict::Duplicate));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! A confirmer in this process's memory.
 
 use super::StoreErrorKind::Fenced;
+use super::ownership::other_width;
 use super::{Answer, Bucket, Confirmer, OwnedStore, Record, Rule, Sighting, StoreError};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A confirmer in memory, for tests and examples: it keeps the whole contract
 /// and outlives nothing.
@@ -39,6 +41,7 @@ pub struct MemoryConfirmer {
 struct Store {
     records: HashMap<Box<[u8]>, Record>,
     owner: u64,
+    width: Option<Option<Duration>>,
 }
 
 impl MemoryConfirmer {
@@ -120,6 +123,15 @@ impl OwnedStore for MemoryConfirmer {
     fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
         let store = self.owned()?;
         store.records.iter().for_each(|(key, record)| visit(key, record.bucket));
+        Ok(())
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        let mut store = self.owned()?;
+        if store.width.is_some_and(|bound| bound != width) && !store.records.is_empty() {
+            return Err(other_width(store.width.flatten(), width));
+        }
+        store.width = Some(width);
         Ok(())
     }
 

@@ -100,6 +100,7 @@ pub(crate) use outage::{AnsweredBy, Confirmed, Guard};
 pub use crate::time::Bucket;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Every confirmer takes keys up to this length, in bytes; longer ones it may
 /// refuse.
@@ -227,6 +228,15 @@ pub trait OwnedStore: Confirmer {
     /// Some keys have not been visited.
     fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError>;
 
+    /// Binds the store to buckets of `width` (`None`: one bucket for ever), before it is
+    /// used: the buckets that it holds mean nothing in a window with others.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`](StoreErrorKind::Refused) if it holds keys in buckets of another
+    /// width; they stay as they are.
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError>;
+
     /// Which owner this is: higher than all that came before.
     fn epoch(&self) -> u64;
 }
@@ -263,6 +273,10 @@ macro_rules! behind_a_pointer {
 
             fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
                 (**self).recover(visit)
+            }
+
+            fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+                (**self).bind(width)
             }
 
             fn epoch(&self) -> u64 {

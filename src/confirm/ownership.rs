@@ -1,7 +1,8 @@
 //! Who else writes to a store.
 
-use super::OwnedStore;
+use super::{OwnedStore, StoreError, StoreErrorKind};
 use std::fmt;
+use std::time::Duration;
 
 /// Who else writes to a confirmer's store, and so what this process may
 /// conclude from what it remembers itself.
@@ -53,6 +54,20 @@ impl<C> fmt::Debug for Ownership<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_exclusive() { "Exclusive" } else { "Shared" })
     }
+}
+
+/// Why a store cannot be used with a window whose buckets are not those that it holds.
+pub(super) fn other_width(held: Option<Duration>, asked: Option<Duration>) -> StoreError {
+    let words = |width: Option<Duration>| {
+        width.map_or_else(|| "one for ever".to_owned(), |width| format!("{width:?} wide"))
+    };
+    let cause = format!(
+        "its keys are in buckets {}, and the window's are {}: use the same span and number of \
+         buckets, or another store",
+        words(held),
+        words(asked)
+    );
+    StoreError::new(StoreErrorKind::Refused, cause)
 }
 
 /// Stands for no confirmer: memory is all that a deduper has.

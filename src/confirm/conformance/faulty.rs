@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub(super) enum Fault {
     RecoversForgotten,
     EpochStays,
     NotFenced,
+    BindsToAny,
 }
 
 /// What all confirmers of one namespace share.
@@ -79,6 +81,7 @@ pub(super) struct Shared {
     /// What `RecoversForgotten` comes back with.
     forgotten: Mutex<Vec<Vec<u8>>>,
     owner: AtomicU64,
+    width: Mutex<Option<Option<Duration>>>,
     meeting: Meeting,
 }
 
@@ -349,6 +352,17 @@ impl OwnedStore for Faulty {
         if self.fault == Fault::RecoversForgotten {
             let forgotten = self.shared.forgotten.lock();
             forgotten.iter().for_each(|key| visit(key, Bucket::new(0)));
+        }
+        Ok(())
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.owned()?;
+        let bound = self.shared.width.lock().replace(width);
+        let is_other = bound.is_some_and(|bound| bound != width);
+        if self.fault != Fault::BindsToAny && is_other && !self.shared.records.lock().is_empty() {
+            *self.shared.width.lock() = bound;
+            return Err(StoreError::new(StoreErrorKind::Refused, "other buckets"));
         }
         Ok(())
     }

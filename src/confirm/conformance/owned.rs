@@ -6,6 +6,7 @@ use super::checks::{Named, named};
 use super::report::{Checked, ensure};
 use crate::confirm::{Answer, Bucket, Confirmer, OwnedStore, StoreError, StoreErrorKind};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// All of them.
 pub(super) fn all<H: Harness<Confirmer: OwnedStore>>() -> impl Iterator<Item = Named<H>> {
@@ -16,6 +17,7 @@ pub(super) fn all<H: Harness<Confirmer: OwnedStore>>() -> impl Iterator<Item = N
         recover_visits_all,
         epochs_rise,
         new_owner_fences_the_previous,
+        stays_bound_to_its_buckets,
     ]
     .into_iter()
 }
@@ -111,6 +113,24 @@ fn new_owner_fences_the_previous<H: Harness<Confirmer: OwnedStore>>(case: &Case<
     fenced("expire", previous.expire(Bucket::new(NOW + 1)))?;
     case.expect(&owner, fixed(), (b"before", NOW), seen(NOW), "recorded by the previous owner")?;
     case.expect(&owner, fixed(), (b"late", NOW), Answer::New, "refused to the previous owner")
+}
+
+fn stays_bound_to_its_buckets<H: Harness<Confirmer: OwnedStore>>(case: &Case<'_, H>) -> Checked {
+    let (width, other) = (Some(Duration::from_secs(10)), Some(Duration::from_secs(11)));
+    {
+        let confirmer = case.open()?;
+        confirmer.bind(other)?;
+        confirmer.bind(width)?;
+        confirmer.record(&[case.sighting(b"k", NOW)])?;
+        confirmer.bind(width)?;
+    }
+    let confirmer = case.open()?;
+    for wrong in [other, None] {
+        let kind = confirmer.bind(wrong).err().map(|error| error.kind());
+        ensure!(kind == Some(StoreErrorKind::Refused), "bound to {wrong:?}, too: {kind:?}");
+    }
+    confirmer.bind(width)?;
+    case.expect(&confirmer, fixed(), (b"k", NOW), seen(NOW), "after it was bound again")
 }
 
 fn fenced<T>(call: &str, result: Result<T, StoreError>) -> Checked {

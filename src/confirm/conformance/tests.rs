@@ -140,6 +140,10 @@ impl OwnedStore for Troubled {
         self.inner.recover(visit)
     }
 
+    fn bind(&self, width: Option<std::time::Duration>) -> Result<(), StoreError> {
+        self.inner.bind(width)
+    }
+
     fn epoch(&self) -> u64 {
         self.inner.epoch()
     }
@@ -154,7 +158,7 @@ fn what_keeps_the_contract_passes_every_check() {
 }
 
 /// Each fault, and the check that is there to notice it. Others may, too.
-const NOTICED: [(Fault, &str); 52] = [
+const NOTICED: [(Fault, &str); 53] = [
     (Fault::NothingIsSeen, "first_new_then_seen"),
     (Fault::EdgeComesEarly, "fixed_window_edges"),
     (Fault::EdgeComesEarly, "sliding_window_edges"),
@@ -206,6 +210,7 @@ const NOTICED: [(Fault, &str); 52] = [
     (Fault::RecoversInPart, "recover_visits_all"),
     (Fault::RecoversForgotten, "recover_visits_all"),
     (Fault::EpochStays, "epochs_rise"),
+    (Fault::BindsToAny, "stays_bound_to_its_buckets"),
     (Fault::NotFenced, "new_owner_fences_the_previous"),
 ];
 

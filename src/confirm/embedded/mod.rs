@@ -28,6 +28,7 @@ use std::fmt;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Reply, Request, Sizes, Store};
 
 /// What an answer of an embedded confirmer outlives.
@@ -250,6 +251,10 @@ impl OwnedStore for EmbeddedConfirmer {
     /// Other calls wait meanwhile: `visit` must make none.
     fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
         self.store.lock().recover(visit)
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.store.lock().bind(width)
     }
 
     fn epoch(&self) -> u64 {

@@ -12,14 +12,19 @@
 use super::failure::{corrupt, opening, refused, working};
 use super::overlay::{Changes, Entry, Overlay, Share, decode, encode, weight};
 use super::quota::Quota;
+use crate::confirm::ownership::other_width;
 use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind, Token};
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageBackend, Table,
     TableDefinition, TableHandle as _, WriteTransaction,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-/// What the file is: its format, its owner.
+/// The width of the one bucket of an unbounded window.
+const FOR_EVER: u64 = u64::MAX;
+
+/// What the file is: its format, its owner, the width of its buckets.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("hapax");
 const FORMAT: u64 = 1;
 
@@ -178,6 +183,37 @@ impl Store {
         }
         self.log.sweep_began = self.log.next;
         Ok(())
+    }
+
+    /// Notes how wide buckets are, unless there are keys in others.
+    pub(super) fn bind(&mut self, width: Option<Duration>) -> Result<(), StoreError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let micros = width.map_or(FOR_EVER, |width| width.as_micros() as u64);
+        let tx = self.db.begin_write().map_err(working)?;
+        {
+            let mut meta = tx.open_table(META).map_err(working)?;
+            check_owner(self.epoch, meta.get("epoch"))?;
+            let held = meta.get("width").map_err(working)?.map(|held| held.value());
+            if held == Some(micros) {
+                return Ok(());
+            }
+            if let Some(held) = held
+                && self.has_keys()?
+            {
+                let held = (held != FOR_EVER).then(|| Duration::from_micros(held));
+                return Err(other_width(held, width));
+            }
+            meta.insert("width", micros).map_err(working)?;
+        }
+        tx.commit().map_err(working)
+    }
+
+    fn has_keys(&self) -> Result<bool, StoreError> {
+        let mut has_keys = false;
+        self.recover(&mut |_, _| has_keys = true)?;
+        Ok(has_keys)
     }
 
     /// Serves nothing any more: what is in memory may not be what is on disk.

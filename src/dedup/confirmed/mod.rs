@@ -62,6 +62,7 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         let Some(behind) = &self.behind else { return Ok(()) };
         let Some(owned) = behind.ownership.owned(behind.guard.primary()) else { return Ok(()) };
+        owned.bind(self.window.bucket_width())?;
         self.follow_clock();
         let (watermark, grid) = (&self.rules().watermark, self.rules().grid);
         owned.recover(&mut |key, bucket| {
