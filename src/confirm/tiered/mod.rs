@@ -51,7 +51,7 @@ fn is_barrier(record: Record) -> bool {
 }
 
 /// A fast confirmer, the *cache*, before a slow one, the *authority*: Redis before
-/// `PostgreSQL`, say.
+/// PostgreSQL, say.
 ///
 /// The authority alone decides which sightings are new. The cache only ever
 /// answers for duplicates. Whether it fails, forgets everything or is killed between
