@@ -32,7 +32,7 @@ pub use dedup::{
 pub use hash::{KeyHash, composite};
 pub use memory::OnFull;
 pub use mode::Mode;
-pub use stats::{FilterStats, Stats};
+pub use stats::{ConfirmerStats, FilterStats, Stats};
 pub use time::{Clock, MAX_BUCKETS, ManualClock, SystemClock, Timestamp, Window};
 pub use verdict::Verdict;
 

@@ -19,6 +19,8 @@ mod lines;
 mod memory;
 #[path = "cli/output.rs"]
 mod output;
+#[path = "cli/spill.rs"]
+mod spill;
 #[path = "cli/streams.rs"]
 mod streams;
 #[path = "cli/usage.rs"]

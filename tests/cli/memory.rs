@@ -16,7 +16,7 @@ fn at_the_cap_a_new_key_is_an_error_that_names_its_line() {
     assert!(message.starts_with("standard input: line "), "{message}");
     assert!(message.ends_with(
         "the memory limit is reached and the key is new: raise --memory, shorten --window, or give \
-         --on-full evict-oldest"
+         --on-full spill or evict-oldest"
     ));
     let written = String::from_utf8(outcome.output.clone()).expect("text");
     assert!(input.starts_with(&written) && written.ends_with('\n'));

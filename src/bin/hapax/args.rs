@@ -159,14 +159,18 @@ pub(crate) struct DedupArgs {
     pub(crate) mode: Mode,
 
     /// Cap on the memory for keys, such as 500M or 2G (1G = 1024M); -d divides it between two sets of
-    /// keys, -c keeps its counts beside it
+    /// keys, -c keeps its counts beside it; --on-full spill counts the whole process
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Memory")]
     pub(crate) memory: Option<Size>,
 
-    /// What to do with a new key at the cap: stop with status 2, or forget the oldest
-    /// [default: reject]
+    /// What to do with a new key at the cap: stop with status 2, forget the oldest, or move keys to
+    /// temporary files, which changes nothing but the time it takes [default: reject]
     #[arg(long, value_enum, value_name = "WHAT", requires = "memory", help_heading = "Memory")]
     pub(crate) on_full: Option<OnFullName>,
+
+    /// Where `spill` has its temporary files [default: $TMPDIR, or /tmp]
+    #[arg(short = 'T', long, value_name = "FOLDER", requires = "on_full", help_heading = "Memory")]
+    pub(crate) temporary_directory: Option<PathBuf>,
 
     /// Write only one record per repeated key, at its second sighting
     #[arg(short = 'd', long, group = "report", help_heading = "Output")]
@@ -229,6 +233,7 @@ pub(crate) enum OnLate {
 pub(crate) enum OnFullName {
     Reject,
     EvictOldest,
+    Spill,
 }
 
 /// `--stats`.

@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::error::{FileProblem, RecordProblem};
 use crate::format::{Cut, CutKind, Format};
 use crate::key::KeyPad;
+use crate::spill::Spilling;
 use hapax::{BatchErrorKind, CheckError, Timestamp, Verdict};
 use jiff::SignedDuration;
 use std::ops::Range;
@@ -154,7 +155,7 @@ impl Batch {
         let key_bytes = if keys.is_used() { keys.bytes() } else { input };
         let mut checks = Checks::of(items, key_bytes);
         while let Err((place, error)) = checks.run(engine, items) {
-            let (problem, is_fatal) = diagnose(error);
+            let (problem, is_fatal) = diagnose(error, engine.spilling());
             if is_fatal || on_error == OnError::Fail {
                 *stop = Some(Stop::Record { line: items[place].line, problem });
                 items.truncate(place);
@@ -232,8 +233,18 @@ impl<'a> Checks<'a> {
 }
 
 /// What stopped a check, and whether it stops the run whatever the policy.
-pub(crate) fn diagnose(error: impl Into<BatchErrorKind>) -> (RecordProblem, bool) {
-    match error.into() {
+pub(crate) fn diagnose(
+    error: impl Into<BatchErrorKind>,
+    spilling: Option<&Spilling>,
+) -> (RecordProblem, bool) {
+    let error = error.into();
+    if let BatchErrorKind::Check(CheckError::Unconfirmed(cause) | CheckError::Uncertain(cause)) =
+        &error
+        && let Some(spilling) = spilling
+    {
+        return (spilling.problem(cause), true);
+    }
+    match error {
         BatchErrorKind::Check(CheckError::TooFarAhead { time, largest_seen, .. }) => {
             let micros = time.as_micros().saturating_sub(largest_seen.as_micros());
             (RecordProblem::TooFarAhead(SignedDuration::from_micros(micros)), false)

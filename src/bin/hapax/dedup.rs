@@ -11,9 +11,10 @@ use crate::output::Output;
 use crate::plan::{Plan, ReportKind};
 use crate::progress::Progress;
 use crate::source::Source;
+use crate::spill::Spilling;
 use crate::summary::{Counts, Summary};
 use crate::tally::Tally;
-use hapax::{ConfigError, Verdict};
+use hapax::Verdict;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -59,9 +60,8 @@ impl Run {
         let engines = if plan.report == ReportKind::Repeated { 2 } else { 1 };
         let mut engine_plan = plan.engine.sharing_memory(engines);
         engine_plan.capacity = total_bytes.map(|bytes| bytes / RECORD_BYTES);
-        let refused = |error| Failure::config(error, engines);
-        let report = build_report(plan.report, &engine_plan).map_err(refused)?;
-        let engine = engine_plan.build().map_err(refused)?;
+        let report = build_report(plan.report, &engine_plan)?;
+        let engine = engine_plan.build()?;
         let output = open_output(plan.output, plan.separator)?;
         let duplicates = plan.duplicates.map(|path| Output::file(&path, plan.separator));
         Ok(Self {
@@ -144,8 +144,14 @@ impl Run {
 
     fn finish(self, started: Instant) -> Result<Summary, Failure> {
         let written_bytes = self.emitter.finish()?;
-        let engine = self.engine.stats();
-        Ok(Summary { counts: self.counts, written_bytes, elapsed: started.elapsed(), engine })
+        let file_bytes = self.engine.spilling().map_or(0, Spilling::file_bytes);
+        Ok(Summary {
+            counts: self.counts,
+            written_bytes,
+            elapsed: started.elapsed(),
+            engine: self.engine.stats(),
+            file_bytes,
+        })
     }
 }
 
@@ -184,10 +190,10 @@ fn failure(source: &Source, stop: Stop) -> Failure {
     }
 }
 
-fn build_report(kind: ReportKind, engine: &EnginePlan) -> Result<Report, ConfigError> {
+fn build_report(kind: ReportKind, engine: &EnginePlan) -> Result<Report, Failure> {
     Ok(match kind {
         ReportKind::Uniques => Report::Uniques,
-        ReportKind::Repeated => Report::Repeated(Box::new(engine.outlasting().build()?)),
+        ReportKind::Repeated => Report::Repeated(Box::new(engine.outlasting().build_in_memory()?)),
         ReportKind::AllRepeated => Report::AllRepeated,
         ReportKind::Counts => Report::Counts(Tally::default()),
     })

@@ -1,17 +1,17 @@
 //! What is written of the records: first sightings, repeated ones, or counts.
 
 use crate::batch::{Record, diagnose};
-use crate::engine::Engine;
 use crate::error::{Failure, RecordProblem};
 use crate::output::Output;
 use crate::tally::Tally;
+use hapax::{CheckError, Deduper, Verdict};
 
 /// Which records the output takes.
 pub(crate) enum Report {
     /// First sightings.
     Uniques,
-    /// Second sightings; the engine knows which keys were already written.
-    Repeated(Box<Engine>),
+    /// Second sightings; the deduper knows which keys were already written.
+    Repeated(Box<Deduper>),
     /// All but first sightings.
     AllRepeated,
     /// First sightings with their counts, at the end.
@@ -28,7 +28,7 @@ pub(crate) struct Emitter {
 /// Why a record could not be reported.
 pub(crate) enum EmitError {
     Output(Failure),
-    /// The engine behind `-d` has no room, say.
+    /// The deduper behind `-d` has no room, say.
     Record(RecordProblem),
 }
 
@@ -65,7 +65,9 @@ impl Emitter {
         match &mut self.report {
             Report::Uniques => copy(&mut self.output, record)?,
             // Its key was out of the window: it may be reported once more.
-            Report::Repeated(reported) => reported.forget(record.key),
+            Report::Repeated(reported) => {
+                reported.forget(record.key);
+            }
             Report::AllRepeated => {}
             Report::Counts(tally) => tally.begin(record),
         }
@@ -80,8 +82,9 @@ impl Emitter {
         match &mut self.report {
             Report::Uniques => {}
             Report::Repeated(reported) => {
-                let verdict = reported.check_one(record.key, record.time);
-                if verdict.map_err(|error| EmitError::Record(diagnose(error).0))?.is_unique() {
+                let verdict = check(reported, record);
+                let verdict = verdict.map_err(|error| EmitError::Record(diagnose(error, None).0));
+                if verdict?.is_unique() {
                     copy(&mut self.output, record)?;
                 }
             }
@@ -129,6 +132,13 @@ impl Emitter {
         self.duplicates.map_or(Ok(()), Output::finish)?;
         self.output.finish()?;
         Ok(written_bytes)
+    }
+}
+
+fn check(reported: &Deduper, record: Record) -> Result<Verdict, CheckError> {
+    match record.time {
+        Some(time) => reported.check_at(record.key, time),
+        None => reported.check(record.key),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The deduper as the flags ask for it.
 
-use hapax::{
-    BatchError, CheckError, ConfigError, Deduper, Mode, OnFull, Stats, Timestamp, Verdict, Window,
-};
+use crate::error::Failure;
+use crate::spill::Spilling;
+use hapax::{BatchError, Builder, Deduper, Mode, OnFull, Stats, Timestamp, Verdict, Window};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything that the library is told.
@@ -13,9 +14,27 @@ pub(crate) struct EnginePlan {
     /// `None`: the time of arrival counts.
     pub(crate) event_time: Option<EventTime>,
     pub(crate) mode: Mode,
-    pub(crate) memory: Option<(u64, OnFull)>,
+    pub(crate) cap: Option<Cap>,
     /// Expected keys, where the size of the input tells.
     pub(crate) capacity: Option<u64>,
+    /// How many such engines there are.
+    pub(crate) sharers: u64,
+}
+
+/// A cap on memory, and what happens to new keys there.
+#[derive(Clone, Debug)]
+pub(crate) enum Cap {
+    Reject {
+        bytes: u64,
+    },
+    EvictOldest {
+        bytes: u64,
+    },
+    /// Older keys go to a file in `folder`; the cap is on the process as a whole.
+    Spill {
+        process_bytes: u64,
+        folder: PathBuf,
+    },
 }
 
 /// For how long a record counts as seen.
@@ -47,30 +66,56 @@ impl EnginePlan {
     ///
     /// # Errors
     ///
+    /// The library's, naming every problem; and there may be no place for keys
+    /// that do not fit into memory.
+    pub(crate) fn build(&self) -> Result<Engine, Failure> {
+        let keys = match &self.cap {
+            Some(Cap::Spill { process_bytes, folder }) => {
+                Keys::Spilling(Spilling::build(self.builder(), *process_bytes, folder)?)
+            }
+            _ => Keys::InMemory(self.build_in_memory()?),
+        };
+        Ok(Engine { keys, is_event_time: self.event_time.is_some() })
+    }
+
+    /// Builds a deduper whose keys are all in memory.
+    ///
+    /// # Errors
+    ///
     /// The library's, naming every problem.
-    pub(crate) fn build(&self) -> Result<Engine, ConfigError> {
-        let window = self.window.map_or_else(Window::unbounded, WindowPlan::window);
-        let mut builder = Deduper::builder(window).mode(self.mode);
+    pub(crate) fn build_in_memory(&self) -> Result<Deduper, Failure> {
+        let mut builder = self.builder();
         if let Some(capacity) = self.capacity {
             builder = builder.capacity(capacity);
         }
-        if let Some((bytes, on_full)) = self.memory {
-            builder = builder.memory_limit(bytes, on_full);
+        let cap = match self.cap {
+            Some(Cap::Reject { bytes }) => Some((bytes, OnFull::Reject)),
+            Some(Cap::EvictOldest { bytes }) => Some((bytes, OnFull::EvictOldest)),
+            None | Some(Cap::Spill { .. }) => None,
+        };
+        if let Some((bytes, on_full)) = cap {
+            builder = builder.memory_limit(bytes / self.sharers, on_full);
         }
+        builder.build().map_err(|error| Failure::config(error, self.sharers))
+    }
+
+    /// All but how much memory there is, and how many keys.
+    fn builder(&self) -> Builder {
+        let window = self.window.map_or_else(Window::unbounded, WindowPlan::window);
+        let mut builder = Deduper::builder(window).mode(self.mode);
         if let Some(EventTime { lateness, max_ahead }) = self.event_time {
             builder = builder.event_time(lateness);
             if let Some(max_ahead) = max_ahead {
                 builder = builder.max_ahead(max_ahead);
             }
         }
-        Ok(Engine { deduper: builder.build()?, is_event_time: self.event_time.is_some() })
+        builder
     }
 
-    /// Divides the memory limit between `engines` that share it.
+    /// One of `engines` that share the memory limit.
     #[must_use]
-    pub(crate) fn sharing_memory(mut self, engines: u64) -> Self {
-        self.memory = self.memory.map(|(bytes, on_full)| (bytes / engines, on_full));
-        self
+    pub(crate) fn sharing_memory(self, engines: u64) -> Self {
+        Self { sharers: engines, ..self }
     }
 
     /// A plan for an engine that is asked about a part of this one's keys and
@@ -93,8 +138,14 @@ impl EnginePlan {
 
 /// A deduper that knows which of its calls is meant.
 pub(crate) struct Engine {
-    deduper: Deduper,
+    keys: Keys,
     is_event_time: bool,
+}
+
+/// Where keys are.
+enum Keys {
+    InMemory(Deduper),
+    Spilling(Spilling),
 }
 
 impl Engine {
@@ -105,32 +156,27 @@ impl Engine {
         times: &[Timestamp],
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
-        if self.is_event_time {
-            self.deduper.check_batch_at(keys, times, verdicts)
-        } else {
-            self.deduper.check_batch(keys, verdicts)
+        let times = self.is_event_time.then_some(times);
+        match (&self.keys, times) {
+            (Keys::Spilling(spilling), times) => spilling.check(keys, times, verdicts),
+            (Keys::InMemory(deduper), Some(times)) => deduper.check_batch_at(keys, times, verdicts),
+            (Keys::InMemory(deduper), None) => deduper.check_batch(keys, verdicts),
         }
     }
 
-    /// Checks one key, at `time` in event time.
-    pub(crate) fn check_one(
-        &self,
-        key: &[u8],
-        time: Option<Timestamp>,
-    ) -> Result<Verdict, CheckError> {
-        match time {
-            Some(time) => self.deduper.check_at(key, time),
-            None => self.deduper.check(key),
+    /// Where keys go that do not fit into memory.
+    pub(crate) fn spilling(&self) -> Option<&Spilling> {
+        match &self.keys {
+            Keys::InMemory(_) => None,
+            Keys::Spilling(spilling) => Some(spilling),
         }
-    }
-
-    /// Forgets one key.
-    pub(crate) fn forget(&self, key: &[u8]) {
-        self.deduper.forget(key);
     }
 
     /// The deduper's own counters.
     pub(crate) fn stats(&self) -> Stats {
-        self.deduper.stats()
+        match &self.keys {
+            Keys::InMemory(deduper) => deduper.stats(),
+            Keys::Spilling(spilling) => spilling.stats(),
+        }
     }
 }

@@ -19,6 +19,12 @@ pub(crate) enum Failure {
     /// The engine refused its configuration.
     #[error(transparent)]
     Config(ConfigError),
+    /// There can be no file for the keys that do not fit into memory.
+    #[error(
+        "{folder}: no place for the keys that do not fit into memory: {cause}: give another folder \
+         with -T"
+    )]
+    Spill { folder: String, cause: String },
     /// An input cannot be opened or read.
     #[error("{name}: {source}")]
     Input { name: String, source: io::Error },
@@ -42,15 +48,21 @@ impl Failure {
         Self::Output { name: path.display().to_string(), source }
     }
 
-    /// The engine refused its configuration; `engines` share the memory.
-    pub(crate) fn config(error: ConfigError, engines: u64) -> Self {
+    /// The engine refused its configuration; `sharers` such engines share the
+    /// memory.
+    pub(crate) fn config(error: ConfigError, sharers: u64) -> Self {
         match error.problems() {
             [ConfigProblem::LimitTooSmall { needed_bytes, .. }] => {
-                let needed_mebibytes = (needed_bytes * engines).div_ceil(1 << 20);
-                Self::Usage(format!("--memory is too small: give at least {needed_mebibytes}M"))
+                Self::too_little_memory(needed_bytes * sharers)
             }
             _ => Self::Config(error),
         }
+    }
+
+    /// `--memory` is less than what is needed.
+    pub(crate) fn too_little_memory(needed_bytes: u64) -> Self {
+        let mebibytes = needed_bytes.div_ceil(1 << 20);
+        Self::Usage(format!("--memory is too small: give at least {mebibytes}M"))
     }
 
     /// Wrong use that only shows when the files are opened.
@@ -95,9 +107,21 @@ pub(crate) enum RecordProblem {
     /// The run ends whatever `--on-error` says.
     #[error(
         "the memory limit is reached and the key is new: raise --memory, shorten --window, or give \
-         --on-full evict-oldest"
+         --on-full spill or evict-oldest"
     )]
     Full,
+    /// The run ends whatever `--on-error` says.
+    #[error(
+        "{folder} has no room left, and keys that do not fit into memory go there: free some, give \
+         another folder with -T, or raise --memory"
+    )]
+    SpillFull { folder: String },
+    /// The run ends whatever `--on-error` says.
+    #[error(
+        "{folder}: keys that do not fit into memory cannot be kept there: {cause}: give another folder \
+         with -T"
+    )]
+    SpillFailed { folder: String, cause: String },
     /// The run ends whatever `--on-error` says.
     #[error(transparent)]
     Engine(BatchErrorKind),

@@ -22,6 +22,7 @@ mod progress;
 mod quantity;
 mod replacement;
 mod source;
+mod spill;
 mod summary;
 mod tally;
 

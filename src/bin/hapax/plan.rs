@@ -2,13 +2,13 @@
 //! how it was asked for.
 
 use crate::args::{DedupArgs, FormatName, OnError, OnFullName, OnLate, StatsStyle};
-use crate::engine::{EnginePlan, EventTime, WindowPlan};
+use crate::engine::{Cap, EnginePlan, EventTime, WindowPlan};
 use crate::error::Failure;
 use crate::format::{Column, Columns, Csv, Format, JsonPath, Jsonl, Lines};
 use crate::place::{self, Place};
 use crate::quantity::{Delimiter, Size};
 use crate::source::{Origin, Source};
-use hapax::{Mode, OnFull};
+use hapax::Mode;
 use std::ffi::OsStr;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ impl Plan {
         check_duplicates(&args)?;
         check_time(&args)?;
         check_mode(&args)?;
+        check_spill(&args)?;
         let format = format_name(&args, &origins)?;
         check_format_flags(&args, format)?;
         Ok(Self {
@@ -187,6 +188,35 @@ fn check_mode(args: &DedupArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+fn check_spill(args: &DedupArgs) -> Result<(), Failure> {
+    let spills = args.on_full == Some(OnFullName::Spill);
+    let wrong_uses = [
+        (
+            !spills && args.temporary_directory.is_some(),
+            "-T is where --on-full spill has its files: give --on-full spill, or leave -T out",
+        ),
+        (
+            spills && matches!(args.mode, Mode::Filter { .. }),
+            "--on-full spill moves whole keys, and a filter has none: give --mode fingerprint or \
+             verified",
+        ),
+        (
+            spills && args.repeated,
+            "-d keeps a second set of keys, which does not spill: write all repeats with -D, and \
+             drop repeats of these with another `hapax dedup`",
+        ),
+    ];
+    refuse(wrong_uses)
+}
+
+/// Fails with the message of the first use that is wrong.
+fn refuse(uses: impl IntoIterator<Item = (bool, &'static str)>) -> Result<(), Failure> {
+    match uses.into_iter().find(|(is_wrong, _)| *is_wrong) {
+        Some((_, message)) => Err(usage(message)),
+        None => Ok(()),
+    }
+}
+
 /// The format that was asked for, or that the files' endings tell.
 fn format_name(args: &DedupArgs, origins: &[Origin]) -> Result<FormatName, Failure> {
     if let Some(format) = args.format {
@@ -229,10 +259,7 @@ fn check_format_flags(args: &DedupArgs, format: FormatName) -> Result<(), Failur
         (!is_separated && args.delimiter.is_some(), "--delimiter goes with --format csv or tsv"),
         (!is_separated && args.no_headers, "--no-headers goes with --format csv or tsv"),
     ];
-    match wrong_uses.into_iter().find(|(is_wrong, _)| *is_wrong) {
-        Some((_, message)) => Err(usage(message)),
-        None => Ok(()),
-    }
+    refuse(wrong_uses)
 }
 
 fn build_format(args: &DedupArgs, format: FormatName) -> Result<Box<dyn Format>, Failure> {
@@ -280,12 +307,15 @@ fn engine(args: &DedupArgs) -> EnginePlan {
         lateness: args.lateness.unwrap_or(span),
         max_ahead: args.max_ahead,
     });
-    let on_full = match args.on_full {
-        None | Some(OnFullName::Reject) => OnFull::Reject,
-        Some(OnFullName::EvictOldest) => OnFull::EvictOldest,
-    };
-    let memory = args.memory.map(|Size(bytes)| (bytes, on_full));
-    EnginePlan { window, event_time, mode: args.mode, memory, capacity: None }
+    let cap = args.memory.map(|Size(bytes)| match args.on_full {
+        None | Some(OnFullName::Reject) => Cap::Reject { bytes },
+        Some(OnFullName::EvictOldest) => Cap::EvictOldest { bytes },
+        Some(OnFullName::Spill) => {
+            let folder = args.temporary_directory.clone().unwrap_or_else(std::env::temp_dir);
+            Cap::Spill { process_bytes: bytes, folder }
+        }
+    });
+    EnginePlan { window, event_time, mode: args.mode, cap, capacity: None, sharers: 1 }
 }
 
 fn report(args: &DedupArgs) -> ReportKind {

@@ -39,6 +39,8 @@ pub(crate) struct Summary {
     pub(crate) written_bytes: u64,
     pub(crate) elapsed: Duration,
     pub(crate) engine: Stats,
+    /// What the file takes in which keys are that do not fit into memory.
+    pub(crate) file_bytes: u64,
 }
 
 impl Summary {
@@ -56,9 +58,12 @@ impl Summary {
         let records = self.counts.records();
         let mut parts = vec![format!("{uniques} unique"), format!("{duplicates} duplicate")];
         let evicted = self.engine.evicted;
-        for (count, what) in
-            [(late, "late"), (errors, "with errors"), (evicted, "forgotten early at the cap")]
-        {
+        for (count, what) in [
+            (late, "late"),
+            (errors, "with errors"),
+            (evicted, "forgotten early at the cap"),
+            (self.spilled(), "spilled"),
+        ] {
             if count > 0 {
                 parts.push(format!("{count} {what}"));
             }
@@ -66,11 +71,24 @@ impl Summary {
         let seconds = self.elapsed.as_secs_f64();
         format!(
             "hapax: {records} records: {}; {read_bytes} bytes read, {} written, {seconds:.3} s, \
-             {} bytes of keys",
+             {} bytes of keys{}",
             parts.join(", "),
             self.written_bytes,
-            self.engine.memory_bytes
+            self.engine.memory_bytes,
+            self.file(),
         )
+    }
+
+    fn file(&self) -> String {
+        match self.file_bytes {
+            0 => String::new(),
+            bytes => format!(", {bytes} bytes of disk"),
+        }
+    }
+
+    /// Keys that are no longer in memory, but in the file.
+    fn spilled(&self) -> u64 {
+        self.engine.confirmer.as_ref().map_or(0, |confirmer| confirmer.spilled)
     }
 
     fn json(&self) -> String {
@@ -87,6 +105,8 @@ impl Summary {
             "live_keys": self.engine.live_keys,
             "memory_bytes": self.engine.memory_bytes,
             "evicted": self.engine.evicted,
+            "spilled": self.spilled(),
+            "file_bytes": self.file_bytes,
             "false_duplicate_rate": self.engine.false_duplicate_rate,
             "effective_window_seconds": self.engine.effective_window.map(|span| span.as_secs_f64()),
         })
