@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Runs that are merged at once. With more, each key is written less often, and
 /// there are more runs to look through.
@@ -117,6 +118,11 @@ impl OwnedStore for Runs {
     /// There is nothing when a run of the command begins, which is when this is
     /// called.
     fn recover(&self, _: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What is here is this run's, whose window is one.
+    fn bind(&self, _: Option<Duration>) -> Result<(), StoreError> {
         Ok(())
     }
 
