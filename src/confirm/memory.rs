@@ -41,8 +41,12 @@ pub struct MemoryConfirmer {
 struct Store {
     records: HashMap<Box<[u8]>, Record>,
     owner: u64,
-    width: Option<Option<Duration>>,
+    width: Option<Width>,
 }
+
+/// How wide buckets are; `None`: there is one for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Width(Option<Duration>);
 
 impl MemoryConfirmer {
     /// An empty store and its first owner.
@@ -128,11 +132,15 @@ impl OwnedStore for MemoryConfirmer {
 
     fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
         let mut store = self.owned()?;
-        if store.width.is_some_and(|bound| bound != width) && !store.records.is_empty() {
-            return Err(other_width(store.width.flatten(), width));
+        match store.width {
+            Some(Width(held)) if held != width && !store.records.is_empty() => {
+                Err(other_width(held, width))
+            }
+            _ => {
+                store.width = Some(Width(width));
+                Ok(())
+            }
         }
-        store.width = Some(width);
-        Ok(())
     }
 
     fn epoch(&self) -> u64 {

@@ -81,7 +81,8 @@ pub(super) struct Shared {
     /// What `RecoversForgotten` comes back with.
     forgotten: Mutex<Vec<Vec<u8>>>,
     owner: AtomicU64,
-    width: Mutex<Option<Option<Duration>>>,
+    /// In nanoseconds; the largest number stands for an unbounded window.
+    width: Mutex<Option<u128>>,
     meeting: Meeting,
 }
 
@@ -358,6 +359,7 @@ impl OwnedStore for Faulty {
 
     fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
         self.owned()?;
+        let width = width.map_or(u128::MAX, |width| width.as_nanos());
         let bound = self.shared.width.lock().replace(width);
         let is_other = bound.is_some_and(|bound| bound != width);
         if self.fault != Fault::BindsToAny && is_other && !self.shared.records.lock().is_empty() {
