@@ -43,6 +43,13 @@ impl Shards {
         }
     }
 
+    /// Has any key been given up before its time? A key that was not recalled, while
+    /// this was false afterwards, has not been remembered: keys are noted to be given
+    /// up before they are, under the lock that recalling takes.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.rules.has_given_up()
+    }
+
     /// Takes note of the times that `others` have seen, so that no bucket of
     /// theirs is ahead of what these shards can hold.
     pub(crate) fn keep_up_with(&self, others: &Self) {

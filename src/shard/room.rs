@@ -68,17 +68,17 @@ impl State {
     }
 
     /// Compacts the arena if enough of it is garbage.
-    pub(super) fn compact_if_worth(&mut self) {
+    pub(super) fn compact_if_worth(&mut self, rules: &Rules) {
         if let Some(keys) = &mut self.keys
             && keys.is_worth_compacting(self.counts.live())
         {
             let (pool, blocks) = (keys.pool(), keys.held_blocks());
-            pool.compact_within_slack(blocks, || self.compact());
+            pool.compact_within_slack(blocks, || self.compact(rules));
         }
     }
 
     /// Copies the live keys into new blocks and frees the old ones.
-    fn compact(&mut self) {
+    fn compact(&mut self, rules: &Rules) {
         let Some(keys) = &mut self.keys else { return };
         let old = keys.begin_compaction();
         let (ages, counts) = (self.ages, &mut self.counts);
@@ -89,6 +89,7 @@ impl State {
                 *slot = slot.at_address(address);
             } else {
                 // The system itself is out of memory: the key is given up.
+                rules.note_thinned(bucket);
                 *slot = Slot::EMPTY;
                 counts.remove(bucket);
                 lost += 1;

@@ -177,6 +177,11 @@ impl Rules {
         self.thinned.raise(bucket);
     }
 
+    /// Was any key given up before its time?
+    pub(super) fn has_given_up(&self) -> bool {
+        self.floor.is_set() || self.thinned.is_set()
+    }
+
     /// Every key recorded within this span is still remembered; `None`:
     /// whatever its age.
     pub(crate) fn effective_window(&self, window: Window) -> Option<Duration> {

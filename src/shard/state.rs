@@ -292,7 +292,7 @@ impl State {
     ) -> Result<Option<Address>, Refusal> {
         let Some(keys) = &mut self.keys else { return Ok(None) };
         if keys.should_look() {
-            self.compact_if_worth();
+            self.compact_if_worth(rules);
         }
         self.push_key(rules, key, moment).map(Some)
     }
@@ -303,7 +303,7 @@ impl State {
         {
             return Ok(address);
         }
-        self.compact_if_worth();
+        self.compact_if_worth(rules);
         let keys = self.keys.as_mut().expect("verified mode has an arena");
         keys.push(key, moment.at).map_err(|no_room| match (no_room, rules.on_full()) {
             // Giving up keys would not help: the check would never end.
@@ -360,7 +360,7 @@ impl State {
         self.roll(rules, Moment::new(rules, None));
         self.table.end_growth(self.ages);
         self.shrink_if_empty();
-        self.compact_if_worth();
+        self.compact_if_worth(rules);
     }
 
     pub(super) fn tally(&self) -> Tally {

@@ -157,7 +157,7 @@ impl Tiers {
         match queued.or_else(|| table.recall(hash, key, at)) {
             Some(bucket) if !self.rule.is_sliding() || bucket >= at => None,
             Some(_) if self.is_exclusive => Some(Purpose::Refresh),
-            None if self.is_surely_new(hash, key, at) => Some(Purpose::Record),
+            None if self.is_surely_new(table, hash, key, at) => Some(Purpose::Record),
             _ => Some(Purpose::Judge),
         }
     }
@@ -178,10 +178,11 @@ impl Tiers {
     }
 
     /// Is a key new that the table does not recall?
-    fn is_surely_new(&self, hash: KeyHash, key: &[u8], at: Bucket) -> bool {
+    fn is_surely_new(&self, table: &Shards, hash: KeyHash, key: &[u8], at: Bucket) -> bool {
+        let is_filtered_out = |filter: &Shards| -> bool { filter.recall(hash, key, at).is_none() };
         self.is_exclusive
             && self.is_whole()
-            && self.filter.as_ref().is_none_or(|filter| filter.recall(hash, key, at).is_none())
+            && (!table.has_given_up() || self.filter.as_ref().is_some_and(is_filtered_out))
     }
 
     /// Remembers a key that the store has in `bucket`.
