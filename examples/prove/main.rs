@@ -21,6 +21,7 @@ mod progress;
 mod property;
 mod report;
 mod resident;
+mod slow_path;
 mod speed;
 mod window_model;
 
@@ -35,7 +36,7 @@ type Failure = Box<dyn std::error::Error>;
 /// One topic: its name, what it is about, and what takes its measures.
 type Topic = (&'static str, &'static str, fn(&Options, &mut Report));
 
-const TOPICS: [Topic; 8] = [
+const TOPICS: [Topic; 9] = [
     (
         "end-to-end",
         "the command line and the library on real input, against naive models",
@@ -55,6 +56,11 @@ const TOPICS: [Topic; 8] = [
         "filter",
         "the filter mode: what it forgets, its rates, memory, speed and rotations",
         filter::run,
+    ),
+    (
+        "slow-path",
+        "confirmers on disk, in Redis and in PostgreSQL, and what happens when they fail",
+        slow_path::run,
     ),
 ];
 
