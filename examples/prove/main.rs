@@ -21,6 +21,7 @@ mod progress;
 mod property;
 mod report;
 mod resident;
+mod slow_path;
 mod speed;
 mod window_model;
 
@@ -35,7 +36,7 @@ type Failure = Box<dyn std::error::Error>;
 /// One topic: its name, what it is about, and what takes its measures.
 type Topic = (&'static str, &'static str, fn(&Options, &mut Report));
 
-const TOPICS: [Topic; 8] = [
+const TOPICS: [Topic; 9] = [
     (
         "end-to-end",
         "the command line and the library on real input, against naive models",
@@ -56,6 +57,11 @@ const TOPICS: [Topic; 8] = [
         "the filter mode: what it forgets, its rates, memory, speed and rotations",
         filter::run,
     ),
+    (
+        "slow-path",
+        "confirmers on disk, in Redis and in PostgreSQL, and what happens when they fail",
+        slow_path::run,
+    ),
 ];
 
 /// How a topic is to be run.
@@ -64,6 +70,8 @@ struct Options {
     full: bool,
     /// A log in Apache's combined format instead of the samples.
     log: Option<PathBuf>,
+    /// Only measures with this in their names.
+    only: Option<String>,
 }
 
 /// What the arguments ask for.
@@ -81,7 +89,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Request::Topic((_, _, run), options)) => {
-            let mut report = Report::default();
+            let mut report = Report::only(options.only.clone());
             run(&options, &mut report);
             report.finish()
         }
@@ -95,12 +103,13 @@ fn main() -> ExitCode {
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Request, String> {
     let mut topic = None;
-    let mut options = Options { full: false, log: None };
+    let mut options = Options { full: false, log: None, only: None };
     while let Some(word) = words.next() {
         match word.as_str() {
             "-h" | "--help" => return Ok(Request::Help),
             "--full" => options.full = true,
             "--log" => options.log = Some(words.next().ok_or("--log needs a file")?.into()),
+            "--only" => options.only = Some(words.next().ok_or("--only needs a text")?),
             child::FLAG => return Work::parse(words).map(Request::Child),
             name => match TOPICS.iter().find(|topic| topic.0 == name) {
                 Some(found) if topic.is_none() => topic = Some(*found),
@@ -115,10 +124,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Request, String> {
 fn help() -> String {
     let topics: Vec<_> =
         TOPICS.iter().map(|(name, about, _)| format!("  {name:<12} {about}\n")).collect();
-    "usage: scripts/prove TOPIC [--full] [--log FILE]\n\n\
+    "usage: scripts/prove TOPIC [--full] [--only TEXT] [--log FILE]\n\n\
          Re-runs the project's claims about TOPIC, one line each: measure, figure, bar, and\n\
          ok, MISSED or, where the run was shortened, short. Exit status 1 if any is missed.\n\n\
          \x20 --full       shorten nothing (much longer)\n\
+         \x20 --only TEXT  take only measures with TEXT in their names\n\
          \x20 --log FILE   take this log in Apache's combined format instead of the samples\n\n\
          topics:\n"
         .to_owned()

@@ -59,9 +59,15 @@ impl fmt::Display for Measure {
 #[derive(Default)]
 pub(crate) struct Report {
     statuses: Vec<Status>,
+    only: Option<String>,
 }
 
 impl Report {
+    /// Of measures with this in their names alone, if it is given.
+    pub(crate) fn only(only: Option<String>) -> Self {
+        Self { only, ..Self::default() }
+    }
+
     /// Takes one measure and prints its line. Why it could not be taken stands
     /// in the line; what more there is to say, on standard error.
     pub(crate) fn take(
@@ -70,6 +76,9 @@ impl Report {
         bar: &str,
         measure: impl FnOnce() -> Result<(String, Status), Failure>,
     ) {
+        if self.only.as_ref().is_some_and(|only| !what.contains(only)) {
+            return;
+        }
         let (figure, status) = measure().unwrap_or_else(|failure| {
             let failure = failure.to_string();
             let (reason, details) = failure.split_once('\n').unwrap_or((&failure, ""));
@@ -119,6 +128,14 @@ mod tests {
         report.take("a", "b", || Ok((String::new(), Status::Ok)));
         report.take("a", "b", || Err("no such file".into()));
         assert_eq!(report.statuses, [Status::Ok, Status::Missed]);
+    }
+
+    #[test]
+    fn measures_that_nobody_wants_are_not_taken() {
+        let mut report = Report::only(Some("b c".into()));
+        report.take("ab", "", || panic!("not wanted"));
+        report.take("ab cd", "", || Ok((String::new(), Status::Short)));
+        assert_eq!(report.statuses, [Status::Short]);
     }
 
     #[test]
