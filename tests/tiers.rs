@@ -605,6 +605,23 @@ fn looking_for_a_key_records_nothing() {
 }
 
 #[test]
+fn what_comes_late_is_not_looked_for() {
+    let dedup = Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(ManualClock::new(Timestamp::from_secs(1_000)))
+        .event_time(Duration::ZERO)
+        .confirm(MemoryConfirmer::new(), Ownership::Shared, Reject)
+        .build()
+        .unwrap();
+    let [early, late] = [1_000, 1_030].map(Timestamp::from_secs);
+    assert_eq!(dedup.check_at(b"key", early), Ok(Verdict::Unique));
+    assert_eq!(dedup.contains_at(b"key", early), Ok(true));
+    assert_eq!(dedup.check_at(b"other", late), Ok(Verdict::Unique));
+    assert_eq!(dedup.check_at(b"key", early), Ok(Verdict::Late));
+    assert_eq!(dedup.contains_at(b"key", early), Ok(false));
+}
+
+#[test]
 fn a_failed_batch_is_a_completed_prefix() {
     let store = Arc::new(Store::default());
     let dedup = shared(&store);
@@ -616,6 +633,29 @@ fn a_failed_batch_is_a_completed_prefix() {
     assert_eq!((error.completed, verdicts[0]), (1, Verdict::Duplicate));
     assert!(matches!(error.source, BatchErrorKind::Check(CheckError::Unconfirmed(_))));
     assert_eq!(dedup.check(b"new"), Ok(Verdict::Unique));
+}
+
+#[test]
+fn a_limit_that_cannot_hold_table_and_filter_is_refused() {
+    for bytes in [4_500_000, (8 << 20) - 1] {
+        let small = Deduper::builder(Window::unbounded())
+            .capacity(450_000)
+            .memory_limit(bytes, OnFull::Spill)
+            .confirm(MemoryConfirmer::new(), Ownership::Exclusive, Reject)
+            .build()
+            .unwrap_err();
+        let needed_bytes = 8 << 20;
+        let problem = ConfigProblem::LimitTooSmall { limit_bytes: bytes, needed_bytes };
+        assert_eq!(small.problems(), [problem]);
+    }
+    for capacity in [1, 450_000, 1 << 40] {
+        let least = Deduper::builder(Window::unbounded())
+            .capacity(capacity)
+            .memory_limit(8 << 20, OnFull::Spill)
+            .confirm(MemoryConfirmer::new(), Ownership::Exclusive, Reject)
+            .build();
+        assert!(least.is_ok(), "{capacity}");
+    }
 }
 
 #[test]

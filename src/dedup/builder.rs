@@ -232,7 +232,8 @@ impl<C: Sync, P: Outage> Builder<C, P> {
     /// [`ConfigError`], naming every problem at once.
     pub fn build(self) -> Result<Deduper<C, P>, ConfigError> {
         let Self { mut settings, slow } = self;
-        let mut problems = settings.problems(slow.is_some());
+        let ownership = slow.as_ref().map(|slow| slow.ownership.is_exclusive());
+        let mut problems = settings.problems(ownership);
         let hasher = match settings.take_hasher() {
             Ok(hasher) if problems.is_empty() => hasher,
             Ok(_) => return Err(ConfigError::new(problems)),
@@ -248,11 +249,12 @@ impl<C: Sync, P: Outage> Builder<C, P> {
 }
 
 impl Settings {
-    fn problems(&self, has_confirmer: bool) -> Vec<ConfigProblem> {
+    /// `is_owned` says of a confirmer, if there is one, whether it is exclusive.
+    fn problems(&self, is_owned: Option<bool>) -> Vec<ConfigProblem> {
         let mut problems = self.window_problems();
-        problems.extend(self.limit_problem());
+        problems.extend(self.limit_problem(is_owned == Some(true)));
         problems.extend(self.rate_problem());
-        problems.extend(self.confirmer_problems(has_confirmer));
+        problems.extend(self.confirmer_problems(is_owned.is_some()));
         problems
     }
 
@@ -345,12 +347,12 @@ impl Settings {
     /// What the filter may take of a memory limit: what the expected keys need
     /// and a quarter more; half of the limit if nothing is known.
     fn filter_bytes(&self, limit: MemoryLimit) -> u64 {
-        let most = limit.bytes / 4 * 3;
+        let most = (limit.bytes / 4 * 3).min(limit.bytes - LEAST_LIMIT_BYTES);
         let Some(keys) = self.capacity else { return limit.bytes / 2 };
         let mode = Mode::filter(self.filter_rate);
         let rules = Rules::new(self.window, self.lateness, mode, None, self.tags);
         let bits = rules.filter_bits_per_key(self.filter_rate) * keys as f64;
-        ((bits / 8.0 * 1.25) as u64).clamp(LEAST_LIMIT_BYTES.min(most), most)
+        ((bits / 8.0 * 1.25) as u64).clamp(LEAST_LIMIT_BYTES, most)
     }
 
     /// How many shards: enough for the expected keys, and under a memory limit
@@ -369,12 +371,12 @@ impl Settings {
         by_capacity.clamp(LEAST_SHARDS_AT_LIMIT, 1 << by_limit.ilog2())
     }
 
-    fn limit_problem(&self) -> Option<ConfigProblem> {
+    /// A table and a filter need the least limit each.
+    fn limit_problem(&self, has_filter: bool) -> Option<ConfigProblem> {
         let limit_bytes = self.limit?.bytes;
-        (limit_bytes < LEAST_LIMIT_BYTES).then_some(ConfigProblem::LimitTooSmall {
-            limit_bytes,
-            needed_bytes: LEAST_LIMIT_BYTES,
-        })
+        let needed_bytes = if has_filter { 2 * LEAST_LIMIT_BYTES } else { LEAST_LIMIT_BYTES };
+        (limit_bytes < needed_bytes)
+            .then_some(ConfigProblem::LimitTooSmall { limit_bytes, needed_bytes })
     }
 
     fn rate_problem(&self) -> Option<ConfigProblem> {

@@ -35,6 +35,9 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
 
     /// How a check that now asks would come out, as far as memory can tell.
     fn foresee(&self, hash: KeyHash, key: &[u8], at: Bucket) -> Option<bool> {
+        if self.is_late(at) {
+            return Some(false);
+        }
         self.behind().tiers.foresee(&self.shards, hash, key, at)
     }
 
@@ -66,9 +69,13 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
         self.follow_clock();
         let (watermark, grid) = (&self.rules().watermark, self.rules().grid);
         owned.recover(&mut |key, bucket| {
-            if !grid.is_unbounded() {
+            // A bucket that no time lies in is none that was recorded.
+            let bucket = if grid.is_unbounded() {
+                Bucket::new(0)
+            } else {
                 watermark.advance(grid.start(bucket));
-            }
+                grid.bucket(grid.start(bucket))
+            };
             behind.tiers.remember(&self.shards, self.hasher.hash(key), key, bucket);
         })
     }
@@ -168,7 +175,7 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
         coming: &Coming<'a>,
         at: Bucket,
     ) -> Option<Verdict> {
-        if at < self.rules().watermark.bucket() && self.rules().is_event_time() {
+        if self.is_late(at) {
             self.behind().tiers.counts.late.add(1);
             return Some(Verdict::Late);
         }
@@ -178,6 +185,10 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
     /// How the confirmer is doing, for readiness probes.
     pub fn health(&self) -> Health {
         self.behind.as_ref().map_or(Health::Serving, |behind| behind.guard.health())
+    }
+
+    fn is_late(&self, at: Bucket) -> bool {
+        self.rules().is_event_time() && at < self.rules().watermark.bucket()
     }
 
     /// Maintenance of memory alone.

@@ -134,7 +134,7 @@ impl Tiers {
 
     /// Keys that were on their way have arrived.
     pub(crate) fn arrived(&self, batch: Batch<'_>) {
-        batch.written(|queued| self.pending.arrived(queued.hash, queued.bucket));
+        batch.written(|queued| self.pending.arrived(queued.hash));
     }
 
     /// Does memory still know all keys that the store has?
@@ -202,10 +202,11 @@ impl Tiers {
     fn take_over(&self, table: &Shards, hash: KeyHash, key: &[u8], at: Bucket, answer: Answer) {
         match answer {
             Answer::New => self.remember(table, hash, key, at),
-            Answer::Seen(bucket) if self.is_exclusive => self.remember(table, hash, key, bucket),
-            // Another's key: see `Ownership::Shared`. One's own is moved up.
+            // Another's key is not remembered: see `Ownership::Shared`. One's own is
+            // moved up. No later than the check itself, because others' clocks may
+            // be ahead: where memory knows less than the store, the store is asked.
             Answer::Seen(bucket) => {
-                if table.recall(hash, key, at).is_some() {
+                if self.is_exclusive || table.recall(hash, key, at).is_some() {
                     self.remember(table, hash, key, bucket.min(at));
                 }
             }

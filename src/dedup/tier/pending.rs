@@ -30,8 +30,17 @@ struct Stripe {
 struct Standing {
     /// Somebody asks about it.
     is_asked: bool,
-    /// It is new since this bucket, and on its way to the store.
-    queued: Option<Bucket>,
+    /// How often it is in the queue to the store ...
+    in_queue: u32,
+    /// ... and the latest bucket in which it is there.
+    latest: Option<Bucket>,
+}
+
+impl Standing {
+    /// The bucket in which the key is on its way to the store, if it is.
+    fn queued(self) -> Option<Bucket> {
+        self.latest.filter(|_| self.in_queue > 0)
+    }
 }
 
 /// What became of a wish to ask about a key.
@@ -63,7 +72,7 @@ impl Pending {
         }
         // Under the lock: whoever asked before has remembered the outcome
         // before he let go of the key.
-        let Some(need) = need(standing.queued) else { return Claim::Settled };
+        let Some(need) = need(standing.queued()) else { return Claim::Settled };
         keys.insert(hash, Standing { is_asked: true, ..standing });
         Claim::Granted(need)
     }
@@ -76,31 +85,32 @@ impl Pending {
 
     /// A key is on its way to the store, where it counts from `bucket` on.
     pub(super) fn queued(&self, hash: KeyHash, bucket: Bucket) {
-        self.change(hash, |standing| standing.queued = standing.queued.max(Some(bucket)));
+        self.change(hash, |standing| {
+            standing.latest = standing.queued().max(Some(bucket));
+            standing.in_queue += 1;
+        });
     }
 
     /// The bucket in which a key is on its way to the store, if it is.
     pub(super) fn on_its_way(&self, hash: KeyHash) -> Option<Bucket> {
-        self.stripe(hash).keys.lock().get(&hash)?.queued
+        self.stripe(hash).keys.lock().get(&hash)?.queued()
     }
 
-    /// A key that was on its way has arrived.
-    pub(super) fn arrived(&self, hash: KeyHash, bucket: Bucket) {
-        self.change(hash, |standing| {
-            standing.queued = standing.queued.filter(|queued| *queued > bucket);
-        });
+    /// A key that was on its way has arrived, or has not been sent after all.
+    pub(super) fn arrived(&self, hash: KeyHash) {
+        self.change(hash, |standing| standing.in_queue = standing.in_queue.saturating_sub(1));
     }
 
     /// A key may be on its way, and is not to count for that.
     pub(super) fn disown(&self, hash: KeyHash) {
-        self.change(hash, |standing| standing.queued = None);
+        self.change(hash, |standing| standing.in_queue = 0);
     }
 
     fn change(&self, hash: KeyHash, change: impl FnOnce(&mut Standing)) {
         let mut keys = self.stripe(hash).keys.lock();
         let standing = keys.entry(hash).or_default();
         change(standing);
-        if !standing.is_asked && standing.queued.is_none() {
+        if !standing.is_asked && standing.in_queue == 0 {
             keys.remove(&hash);
         }
     }

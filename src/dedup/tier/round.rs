@@ -121,7 +121,7 @@ impl<'a> Round<'a> {
         self.tiers.pending.queued(hash, at);
         let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
         if !is_queued {
-            self.tiers.pending.arrived(hash, at);
+            self.tiers.pending.arrived(hash);
         }
         is_queued
     }
