@@ -184,6 +184,10 @@ impl OwnedStore for Faulty {
         self.inner.recover(visit)
     }
 
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.inner.bind(width)
+    }
+
     fn epoch(&self) -> u64 {
         self.inner.epoch()
     }
