@@ -483,6 +483,35 @@ fn a_full_queue_has_checks_wait_for_the_store() {
 }
 
 #[test]
+fn a_refresh_that_found_the_queue_full_is_not_lost() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let build = || {
+        Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+            .capacity(1_000)
+            .clock(Arc::clone(&clock))
+            .write_behind(2)
+            .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+            .build()
+            .unwrap()
+    };
+    let dedup = build();
+    // As long as the store fails, nothing leaves the queue.
+    store.faults.lock().unwrap().extend([Fault::Refused; 3]);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(b"other"), Ok(Verdict::Unique));
+    clock.advance(2 * WIDTH);
+    let mut failed = 0;
+    while dedup.check(b"key").is_err() {
+        failed += 1;
+    }
+    assert!(failed > 0);
+    drop(dedup);
+    clock.advance(3 * WIDTH);
+    assert_eq!(build().check(b"key"), Ok(Verdict::Duplicate));
+}
+
+#[test]
 fn what_is_on_its_way_arrives_when_the_deduper_is_dropped() {
     let store = Arc::new(Store::default());
     let dedup = behind(&store, 1_000);

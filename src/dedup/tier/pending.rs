@@ -83,11 +83,23 @@ impl Pending {
         self.stripe(hash).settled.notify(usize::MAX);
     }
 
-    /// A key is on its way to the store, where it counts from `bucket` on.
-    pub(super) fn queued(&self, hash: KeyHash, bucket: Bucket) {
+    /// A key that is claimed will be on its way to the store, where it counts from
+    /// `bucket` on. From when on it counted there on its way before.
+    pub(super) fn queue(&self, hash: KeyHash, bucket: Bucket) -> Option<Bucket> {
+        let mut before = None;
         self.change(hash, |standing| {
-            standing.latest = standing.queued().max(Some(bucket));
+            before = standing.queued();
+            standing.latest = before.max(Some(bucket));
             standing.in_queue += 1;
+        });
+        before
+    }
+
+    /// It has not been sent after all.
+    pub(super) fn unqueue(&self, hash: KeyHash, before: Option<Bucket>) {
+        self.change(hash, |standing| {
+            standing.latest = before;
+            standing.in_queue = standing.in_queue.saturating_sub(1);
         });
     }
 
@@ -96,7 +108,7 @@ impl Pending {
         self.stripe(hash).keys.lock().get(&hash)?.queued()
     }
 
-    /// A key that was on its way has arrived, or has not been sent after all.
+    /// A key that was on its way has arrived.
     pub(super) fn arrived(&self, hash: KeyHash) {
         self.change(hash, |standing| standing.in_queue = standing.in_queue.saturating_sub(1));
     }

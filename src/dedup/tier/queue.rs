@@ -49,9 +49,10 @@ impl Queue {
 
     /// Queues a key. False if there is no room.
     pub(super) fn push(&self, queued: Queued) -> bool {
-        // Counted first: it must never be thought empty while it is not.
-        self.len.fetch_add(1, Ordering::Relaxed);
-        let is_queued = self.waiting.push(queued).is_ok();
+        // Counted first: it must never be thought empty while it is not. What is
+        // being written takes room, too, or keys would gather while the store fails.
+        let len = self.len.fetch_add(1, Ordering::Relaxed);
+        let is_queued = len < self.waiting.capacity() && self.waiting.push(queued).is_ok();
         if !is_queued {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }

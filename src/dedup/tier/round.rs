@@ -118,10 +118,10 @@ impl<'a> Round<'a> {
             return false;
         };
         // Before it can arrive.
-        self.tiers.pending.queued(hash, at);
+        let before = self.tiers.pending.queue(hash, at);
         let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
         if !is_queued {
-            self.tiers.pending.arrived(hash);
+            self.tiers.pending.unqueue(hash, before);
         }
         is_queued
     }
