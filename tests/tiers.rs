@@ -665,6 +665,20 @@ fn a_failed_batch_is_a_completed_prefix() {
 }
 
 #[test]
+fn a_key_too_long_for_memory_is_known_to_the_store() {
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .mode(Mode::verified())
+        .memory_limit(8 << 20, OnFull::Spill)
+        .confirm(MemoryConfirmer::new(), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    let key = vec![7; 5 << 20];
+    assert_eq!(dedup.check(&key), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(&key), Ok(Verdict::Duplicate));
+}
+
+#[test]
 fn a_limit_that_cannot_hold_table_and_filter_is_refused() {
     for bytes in [4_500_000, (8 << 20) - 1] {
         let small = Deduper::builder(Window::unbounded())

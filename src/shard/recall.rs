@@ -37,8 +37,13 @@ impl Shards {
             self.publish(index, &state);
             drop(state);
             match remembered {
-                Err(Refusal::Short) => self.reclaim(key.len())?,
-                outcome => return outcome,
+                Err(Refusal::Short) if self.reclaim(key.len()).is_ok() => {}
+                Ok(()) => return Ok(()),
+                Err(refusal) => {
+                    // As good as given up at once.
+                    self.rules.note_thinned(bucket);
+                    return Err(refusal);
+                }
             }
         }
     }
