@@ -4,16 +4,19 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership, Record, Reject,
-    Rule, Sighting, StoreError, StoreErrorKind,
+    Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership,
+    Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
     Verdict, Window,
 };
 use proptest::prelude::*;
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -530,6 +533,76 @@ fn a_key_forgotten_on_its_way_does_not_arrive() {
     dedup.forget(b"key").unwrap();
     drop(dedup);
     assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Unique));
+}
+
+/// The store for asynchronous callers.
+struct Both(Arc<Store>);
+
+impl AsyncConfirmer for Both {
+    async fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Vec<Answer>, StoreError> {
+        self.0.confirm(sightings, rule)
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
+    async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.0.forget(keys)
+    }
+}
+
+impl Confirmer for Both {
+    fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
+        self.0.confirm(sightings, rule)
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.0.forget(keys)
+    }
+}
+
+impl OwnedStore for Both {
+    fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        self.0.record(sightings)
+    }
+
+    fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+        self.0.recover(visit)
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.0.bind(width)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+}
+
+#[test]
+fn a_key_forgotten_on_its_way_does_not_arrive_for_tasks_either() {
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .write_behind(1_000)
+        .confirm(Both(Arc::default()), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    let calls = async {
+        assert_eq!(dedup.check_async(b"key").await, Ok(Verdict::Unique));
+        dedup.forget_async(b"key").await.unwrap();
+        assert_eq!(dedup.check_async(b"key").await, Ok(Verdict::Unique));
+    };
+    let polled = pin!(calls).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready());
 }
 
 #[test]

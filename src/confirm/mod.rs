@@ -95,7 +95,7 @@ pub use postgres::{PostgresBuilder, PostgresConfirmer, PostgresError};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 pub use tiered::{Tiered, TieredStats};
 
-pub(crate) use outage::{AnsweredBy, Confirmed, Guard};
+pub(crate) use outage::{AnsweredBy, Confirmed, Guard, write};
 
 pub use crate::time::Bucket;
 use std::future::Future;

@@ -13,7 +13,7 @@ mod tier;
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
 
-use crate::confirm::{Guard, NoConfirmer, Outage, Ownership, Reject};
+use crate::confirm::{Guard, NoConfirmer, Outage, Ownership, Reject, StoreError, write};
 use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
@@ -63,19 +63,27 @@ struct Behind<C, P> {
     tiers: Tiers,
 }
 
-impl<C, P> Drop for Behind<C, P> {
-    /// Writes what is on its way to the store: a deduper that is dropped forgets
-    /// nothing, if the store does not fail.
-    fn drop(&mut self) {
-        let Some(queue) = self.tiers.queue() else { return };
-        let Some(owned) = self.ownership.owned(self.guard.primary()) else { return };
+impl<C, P> Behind<C, P> {
+    /// Writes all that is on its way to the store itself, whatever the outage
+    /// policy.
+    fn write_out(&self) -> Result<(), StoreError> {
+        let owned = self.ownership.owned(self.guard.primary());
+        let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Ok(()) };
         loop {
             let batch = queue.take();
-            if batch.is_empty() || owned.record(&batch.sightings()).is_err() {
-                return;
+            if batch.is_empty() {
+                return Ok(());
             }
+            write(owned, &batch.sightings())?;
             self.tiers.arrived(batch);
         }
+    }
+}
+
+impl<C, P> Drop for Behind<C, P> {
+    /// A deduper that is dropped forgets nothing, if the store does not fail.
+    fn drop(&mut self) {
+        let _ = self.write_out();
     }
 }
 

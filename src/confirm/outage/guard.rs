@@ -136,6 +136,12 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Guard<C, P> {
     }
 }
 
+/// Records sightings in a store that is owned, and nothing else: a panic becomes an
+/// error.
+pub(crate) fn write(owned: &dyn OwnedStore, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+    at_once(caught(async { owned.record(sightings) }))
+}
+
 /// An owned store of which nothing is asked: what it is shown is new.
 struct Recording<'a>(&'a dyn OwnedStore);
 

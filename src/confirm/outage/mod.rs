@@ -30,6 +30,6 @@ mod unresolved;
 pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
 pub(crate) use course::{AnsweredBy, Confirmed};
-pub(crate) use guard::Guard;
+pub(crate) use guard::{Guard, write};
 pub use policy::{Admit, Fallback, Outage, Reject};
 pub use stats::Health;

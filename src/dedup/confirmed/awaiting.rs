@@ -169,6 +169,8 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Deduper<C, P> {
                 Err(None) => {}
             }
         };
+        // What is on its way must not arrive afterwards.
+        behind.write_out()?;
         behind.guard.forget_async(&[key]).await?;
         self.shards.forget(hash, key);
         drop(hold);
@@ -183,7 +185,9 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Deduper<C, P> {
     pub async fn maintain_async(&self, budget: Duration) -> Result<bool, CheckError> {
         let start = Instant::now();
         let is_done = self.maintain_tiers(budget);
-        let Behind { guard, tiers, .. } = self.behind();
+        let behind = self.behind();
+        behind.write_out()?;
+        let Behind { guard, tiers, .. } = behind;
         while guard.write_back_async(tiers.rule()).await? && start.elapsed() < budget {}
         guard.expire_async(self.expired()).await?;
         Ok(is_done)
