@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "claims")]
+pub mod claim;
 pub mod confirm;
 mod dedup;
 mod filter;

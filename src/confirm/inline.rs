@@ -39,7 +39,7 @@ impl<C: Confirmer> AsyncConfirmer for Inline<C> {
 }
 
 /// What a future comes to that waits for [`Inline`] confirmers alone.
-pub(super) fn at_once<F: Future>(future: F) -> F::Output {
+pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome,
         Poll::Pending => unreachable!("blocking confirmers answer before they return"),

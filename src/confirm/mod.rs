@@ -64,6 +64,8 @@
 //! `conformance`, behind the feature of that name, holds any confirmer
 //! to this contract.
 
+#[cfg(feature = "claims")]
+pub mod claims;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "embedded")]
@@ -87,6 +89,8 @@ pub use self::redis::{RedisBuilder, RedisConfirmer, RedisStats};
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
 pub use inline::Inline;
+#[cfg(feature = "claims")]
+pub(crate) use inline::at_once;
 pub use memory::MemoryConfirmer;
 pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
 pub use ownership::{NoConfirmer, Ownership};
@@ -95,6 +99,8 @@ pub use postgres::{PostgresBuilder, PostgresConfirmer, PostgresError};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 pub use tiered::{Tiered, TieredStats};
 
+#[cfg(feature = "claims")]
+pub(crate) use outage::caught;
 pub(crate) use outage::{AnsweredBy, Confirmed, Guard, write};
 
 pub use crate::time::Bucket;

@@ -20,7 +20,7 @@ pub(super) async fn ask(
 ///
 /// The call begins with the first poll, so that a panic before its future is made
 /// is caught too. After a panic it is not polled again.
-pub(super) async fn caught<T>(
+pub(crate) async fn caught<T>(
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let mut call = pin!(call);

@@ -1,0 +1,84 @@
+//! What goes wrong with claims. That a key is in flight, finished, or came with another
+//! payload are outcomes, and not here.
+
+use crate::confirm::claims::Outcome;
+use crate::confirm::{MAX_KEY_BYTES, StoreError};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a gate cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// A lease of no length would let everybody in.
+    #[error("a lease of {0:?} ends before it begins: give it at least a millisecond")]
+    LeaseTooShort(Duration),
+    /// Outcomes that are forgotten before a lease ends protect nothing.
+    #[error(
+        "outcomes kept for {keep:?} are forgotten before a lease of {lease:?} ends: keep them \
+         longer"
+    )]
+    KeepTooShort {
+        /// The lease asked for.
+        lease: Duration,
+        /// How long outcomes are to be kept.
+        keep: Duration,
+    },
+    /// Tokens must be random, and nothing gave random bytes.
+    #[error("the system gave no random bytes for tokens: {0}")]
+    NoRandomness(String),
+}
+
+/// Why a key could not be claimed, looked up, or cleared.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The store failed. The key is not the caller's; what the store may have granted
+    /// goes to the next claim of it in this process, or to anybody after its deadline.
+    #[error("the claim could not be made: {0}")]
+    Store(#[source] StoreError),
+    /// The identity is longer than stores must take.
+    #[error("an identity of {0} bytes is longer than {MAX_KEY_BYTES}: hash its key first")]
+    TooLong(usize),
+}
+
+/// Why a holder could not settle its claim.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The key is not this holder's any more, and nothing has changed.
+    #[error(
+        "the lease was lost: another took over after its deadline, or an operator cleared it; do \
+         not act on what this run came to, and extend leases in time"
+    )]
+    Stale,
+    /// The store failed. The key stays claimed until its deadline unless the call is made
+    /// again.
+    #[error("the claim could not be settled, call again: {0}")]
+    Store(#[source] StoreError),
+}
+
+/// Why [`run`](super::Gate::run) has no fresh outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RunError<E> {
+    /// The work failed, and the key is free for a retry.
+    #[error("{0}")]
+    Failed(E),
+    /// It failed before, and that is remembered.
+    #[error("it failed before, and the failure was kept")]
+    FailedBefore(Outcome),
+    /// Somebody else is at it.
+    #[error("the key is in flight: ask again in {0:?} at the latest")]
+    InFlight(Duration),
+    /// The key came with another payload before.
+    #[error("the key was used with another payload: take a new key for a new request")]
+    Mismatch,
+    /// The key could not be claimed; nothing was done.
+    #[error(transparent)]
+    Claim(ClaimError),
+    /// The work was done, and its outcome could not be stored: the next run may do it
+    /// again.
+    #[error("the work was done, but {0}")]
+    Unsettled(LeaseError),
+}

@@ -1,0 +1,59 @@
+//! What claims come to, counted.
+
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What claims have come to since the gate was built, in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GateStats {
+    /// Claims that were granted.
+    pub granted: u64,
+    /// Of them, those whose holder before was never heard of again.
+    pub taken_over: u64,
+    /// Claims of finished keys.
+    pub replayed: u64,
+    /// Claims of keys that somebody else was at.
+    pub in_flight: u64,
+    /// Claims of keys that had come with another payload.
+    pub mismatched: u64,
+    /// Leases completed with a success.
+    pub succeeded: u64,
+    /// Leases completed with a failure that is kept.
+    pub failed: u64,
+    /// Outcomes that were too large to keep.
+    pub tombstones: u64,
+    /// Settlements that came too late: another had taken over.
+    pub stale: u64,
+}
+
+macro_rules! counts {
+    ($($name:ident),+) => {
+        #[derive(Default)]
+        pub(super) struct Counts {
+            $(pub(super) $name: Count),+
+        }
+
+        impl Counts {
+            pub(super) fn read(&self) -> GateStats {
+                GateStats { $($name: self.$name.read()),+ }
+            }
+        }
+    };
+}
+
+counts!(granted, taken_over, replayed, in_flight, mismatched, succeeded, failed, tombstones, stale);
+
+/// Relaxed throughout: they count, and guard nothing.
+#[derive(Default)]
+pub(super) struct Count(CachePadded<AtomicU64>);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,61 @@
+//! Which entries may have expired, in order of time.
+
+use crate::time::Timestamp;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// The second after which an entry is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due(i64);
+
+impl Due {
+    /// The first second that begins at `expires` or after it.
+    fn of(expires: Timestamp) -> Self {
+        let micros = expires.as_micros();
+        Self(micros.div_euclid(MICROS_PER_SECOND) + i64::from(micros % MICROS_PER_SECOND != 0))
+    }
+
+    /// Its beginning.
+    pub(super) fn time(self) -> Timestamp {
+        Timestamp::from_secs(self.0)
+    }
+}
+
+/// Identities by the second in which to look at them. An entry is noted anew where it
+/// is to expire sooner, and when it is looked at too soon; only the note that its
+/// entry knows of counts.
+#[derive(Debug, Default)]
+pub(super) struct Expiries(Mutex<BTreeMap<Due, Vec<Arc<[u8]>>>>);
+
+impl Expiries {
+    /// Notes an identity; when it will be looked at.
+    pub(super) fn add(&self, id: &Arc<[u8]>, expires: Timestamp) -> Due {
+        let due = Due::of(expires);
+        self.0.lock().entry(due).or_default().push(Arc::clone(id));
+        due
+    }
+
+    /// True iff there are identities to look at now.
+    pub(super) fn has_due(&self, now: Timestamp) -> bool {
+        self.0.lock().first_key_value().is_some_and(|(due, _)| due.time() <= now)
+    }
+
+    /// Up to `most` identities to look at now, all noted for one second: this one.
+    pub(super) fn take(&self, most: usize, now: Timestamp) -> (Due, Vec<Arc<[u8]>>) {
+        let mut notes = self.0.lock();
+        let first = notes.first_entry().filter(|first| first.key().time() <= now);
+        let Some(mut first) = first else { return (Due(i64::MIN), Vec::new()) };
+        let due = *first.key();
+        let left = first.get().len().saturating_sub(most);
+        let ids = if left == 0 { first.remove() } else { first.get_mut().split_off(left) };
+        (due, ids)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().values().map(Vec::len).sum()
+    }
+}

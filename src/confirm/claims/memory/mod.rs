@@ -1,0 +1,328 @@
+//! Claims in this process's memory.
+//!
+//! It owns the map, its limit, and how expired entries are found without a scan
+//! (`expiry`). An entry is judged and written under the lock of its part of the map;
+//! where nothing is to be written, shared with other readers.
+
+mod expiry;
+
+use super::Status;
+use super::{Answer, ClaimRequest, ClaimStore, Decision, Entry, SettleRequest, Settled, State};
+use crate::confirm::{StoreError, StoreErrorKind};
+use crate::time::{Clock, SystemClock, Timestamp};
+use ahash::RandomState;
+use crossbeam_utils::CachePadded;
+use dashmap::{DashMap, Entry as Slot};
+use expiry::{Due, Expiries};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Each write looks at so many entries that may have expired: two, so that the map
+/// shrinks faster than it grows.
+const SHARE: usize = 2;
+
+/// So many does one [`sweep`](ClaimStore::sweep).
+const SWEEP: usize = 4_096;
+
+/// Claims in this process's memory, for one process, tests, and the time in which
+/// another store cannot be reached. They do not outlive it.
+///
+/// An entry takes about 300 bytes, its identity's and its outcome's own. Every write
+/// frees up to two that have expired; [`sweep`](ClaimStore::sweep) frees the others.
+#[derive(Debug)]
+pub struct MemoryClaims {
+    entries: DashMap<Arc<[u8]>, Kept, RandomState>,
+    expiries: Expiries,
+    clock: SharedClock,
+    bytes: CachePadded<AtomicUsize>,
+    limit_bytes: usize,
+}
+
+/// An entry, and when the map looks whether it has expired.
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    due: Due,
+}
+
+struct SharedClock(Arc<dyn Clock>);
+
+impl MemoryClaims {
+    /// What an entry takes beside its identity and its outcome, in bytes: its part of
+    /// the map at its emptiest, two allocations, and its place among those that expire.
+    const ENTRY_BYTES: usize = 300;
+
+    /// No claims, and no limit.
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock::new()))
+    }
+
+    /// On another clock than the system's.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            entries: DashMap::default(),
+            expiries: Expiries::default(),
+            clock: SharedClock(clock),
+            bytes: CachePadded::default(),
+            limit_bytes: usize::MAX,
+        }
+    }
+
+    /// Takes no new identities
+    /// ([`Full`](StoreErrorKind::Full)) while entries take so much; those that it knows it
+    /// still answers. Outcomes of claims in flight are kept though they go beyond.
+    #[must_use]
+    pub const fn memory_limit(mut self, bytes: usize) -> Self {
+        self.limit_bytes = bytes;
+        self
+    }
+
+    /// How many identities it knows, those included that have expired since and were
+    /// not yet swept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True iff it knows none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What all entries take, in bytes, by an estimate that resident memory stays
+    /// below.
+    pub fn memory_bytes(&self) -> usize {
+        // Relaxed: it counts, and guards nothing.
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Reads, decides and writes in one step.
+    fn step<T>(
+        &self,
+        id: &[u8],
+        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
+    ) -> Result<T, StoreError> {
+        let now = self.clock.0.now();
+        // Most who ask change nothing, and need not wait for each other.
+        let read = self.entries.get(id).map(|kept| decide(Some(&kept.entry), now));
+        if let Some(Decision { answer, write: None }) = read {
+            return Ok(answer);
+        }
+        let answer = self.step_alone(id, now, decide);
+        self.free_expired(SHARE, now);
+        answer
+    }
+
+    fn step_alone<T>(
+        &self,
+        id: &[u8],
+        now: Timestamp,
+        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
+    ) -> Result<T, StoreError> {
+        if let Some(mut kept) = self.entries.get_mut(id) {
+            let decision = decide(Some(&kept.entry), now);
+            if let Some(entry) = decision.write {
+                let id = Arc::clone(kept.key());
+                self.rewrite(&id, &mut kept, entry);
+            }
+            return Ok(decision.answer);
+        }
+        match self.entries.entry(Arc::from(id)) {
+            Slot::Occupied(mut slot) => {
+                let decision = decide(Some(&slot.get().entry), now);
+                if let Some(entry) = decision.write {
+                    let id = Arc::clone(slot.key());
+                    self.rewrite(&id, slot.get_mut(), entry);
+                }
+                Ok(decision.answer)
+            }
+            Slot::Vacant(slot) => {
+                let decision = decide(None, now);
+                if let Some(entry) = decision.write {
+                    self.make_room(id)?;
+                    let due = self.expiries.add(slot.key(), entry.expires);
+                    self.take(cost(id, &entry));
+                    slot.insert(Kept { entry, due });
+                }
+                Ok(decision.answer)
+            }
+        }
+    }
+
+    fn rewrite(&self, id: &Arc<[u8]>, kept: &mut Kept, entry: Entry) {
+        if entry.expires < kept.due.time() {
+            kept.due = self.expiries.add(id, entry.expires);
+        }
+        self.take(cost(id, &entry));
+        self.give_back(cost(id, &kept.entry));
+        kept.entry = entry;
+    }
+
+    fn make_room(&self, id: &[u8]) -> Result<(), StoreError> {
+        let (taken, limit) = (self.memory_bytes(), self.limit_bytes);
+        if taken.saturating_add(id.len() + Self::ENTRY_BYTES) <= limit {
+            return Ok(());
+        }
+        let cause = format!("claims in memory take {taken} of {limit} bytes");
+        Err(StoreError::new(StoreErrorKind::Full, cause))
+    }
+
+    /// Looks at up to `most` entries that may have expired; true iff there are more.
+    fn free_expired(&self, most: usize, now: Timestamp) -> bool {
+        let (due, ids) = self.expiries.take(most, now);
+        for id in ids {
+            self.entries.remove_if_mut(&id, |_, kept| {
+                if kept.due != due {
+                    return false;
+                }
+                if now < kept.entry.expires {
+                    kept.due = self.expiries.add(&id, kept.entry.expires);
+                    return false;
+                }
+                self.give_back(cost(&id, &kept.entry));
+                true
+            });
+        }
+        self.expiries.has_due(now)
+    }
+
+    fn take(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn cost(id: &[u8], entry: &Entry) -> usize {
+    let outcome = match &entry.state {
+        State::Finished(outcome) => outcome.len(),
+        State::Held { .. } | State::Free => 0,
+    };
+    MemoryClaims::ENTRY_BYTES + id.len() + outcome
+}
+
+impl Default for MemoryClaims {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClaimStore for MemoryClaims {
+    fn claim(&self, id: &[u8], request: &ClaimRequest) -> Result<Answer, StoreError> {
+        self.step(id, |held, now| Entry::claim(held, request, now))
+    }
+
+    fn settle(&self, id: &[u8], request: &SettleRequest<'_>) -> Result<Settled, StoreError> {
+        self.step(id, |held, now| Entry::settle(held, request, now))
+    }
+
+    fn look(&self, id: &[u8]) -> Result<Option<Status>, StoreError> {
+        let now = self.clock.0.now();
+        Ok(self.entries.get(id).and_then(|kept| Entry::status(Some(&kept.entry), now)))
+    }
+
+    fn sweep(&self) -> Result<bool, StoreError> {
+        Ok(self.free_expired(SWEEP, self.clock.0.now()))
+    }
+}
+
+impl fmt::Debug for SharedClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::confirm::Token;
+    use crate::confirm::claims::{Digest, Outcome, Settlement, Terms};
+    use crate::time::ManualClock;
+    use std::time::Duration;
+
+    const TERMS: Terms =
+        Terms { lease: Duration::from_secs(300), keep: Duration::from_secs(3_600) };
+
+    fn claim(claims: &MemoryClaims, id: &str) -> Result<Answer, StoreError> {
+        let request = ClaimRequest { token: Token::new(1), digest: Digest::of(b""), terms: TERMS };
+        claims.claim(id.as_bytes(), &request)
+    }
+
+    fn settle(claims: &MemoryClaims, id: &str, settlement: Settlement<'_>) {
+        let request = SettleRequest { token: Token::new(1), settlement, terms: TERMS };
+        assert_eq!(claims.settle(id.as_bytes(), &request), Ok(Settled::Done));
+    }
+
+    fn store() -> (Arc<ManualClock>, MemoryClaims) {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000_000)));
+        (Arc::clone(&clock), MemoryClaims::with_clock(clock))
+    }
+
+    fn sweep(claims: &MemoryClaims) {
+        while claims.sweep().unwrap() {}
+    }
+
+    #[test]
+    fn what_has_expired_is_swept_and_its_memory_given_back() {
+        let (clock, claims) = store();
+        let ids: Vec<String> = (0..10_000).map(|id| format!("id-{id}")).collect();
+        for (number, id) in ids.iter().enumerate() {
+            claim(&claims, id).unwrap();
+            match number % 3 {
+                0 => settle(&claims, id, Settlement::Complete(&Outcome::success(vec![7; 100]))),
+                1 => settle(&claims, id, Settlement::Release),
+                _ => {}
+            }
+        }
+        sweep(&claims);
+        assert_eq!(claims.len(), 10_000);
+        // What was released needs but a lease, what was abandoned a lease more.
+        for (secs, left) in [(301, 6_667), (3_301, 3_333), (301, 0)] {
+            clock.advance(Duration::from_secs(secs));
+            sweep(&claims);
+            assert_eq!(claims.len(), left, "after {secs} s");
+        }
+        assert_eq!(claims.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn writes_alone_free_what_has_expired() {
+        let (clock, claims) = store();
+        for id in 0..5_000 {
+            claim(&claims, &format!("old-{id}")).unwrap();
+        }
+        clock.advance(Duration::from_secs(4_000));
+        for id in 0..5_000 {
+            claim(&claims, &format!("new-{id}")).unwrap();
+        }
+        assert_eq!(claims.len(), 5_000);
+    }
+
+    #[test]
+    fn a_key_that_fails_over_and_over_is_noted_once_among_those_that_expire() {
+        let (clock, claims) = store();
+        for _ in 0..1_000 {
+            claim(&claims, "poison").unwrap();
+            settle(&claims, "poison", Settlement::Release);
+            clock.advance(Duration::from_secs(1));
+        }
+        assert!(claims.expiries.len() <= 1_000);
+        clock.advance(Duration::from_secs(7_200));
+        sweep(&claims);
+        assert_eq!((claims.len(), claims.expiries.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_store_refuses_new_identities_only() {
+        let (_, claims) = store();
+        let claims = claims.memory_limit(2 * (MemoryClaims::ENTRY_BYTES + 1));
+        claim(&claims, "a").unwrap();
+        claim(&claims, "b").unwrap();
+        let refused = claim(&claims, "c").unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Full);
+        settle(&claims, "a", Settlement::Complete(&Outcome::success(vec![0; 1_000])));
+        assert!(matches!(claim(&claims, "a"), Ok(Answer::Finished(_))));
+    }
+}
