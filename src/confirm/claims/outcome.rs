@@ -65,6 +65,39 @@ impl Outcome {
     }
 }
 
+/// As JSON (feature `json`).
+#[cfg(feature = "json")]
+impl Outcome {
+    /// An ending, and a value that tells of it.
+    ///
+    /// ```
+    /// use hapax::confirm::claims::{Ending, Outcome};
+    ///
+    /// # fn main() -> Result<(), serde_json::Error> {
+    /// let outcome = Outcome::json(Ending::Success, &("charged", 10))?;
+    /// assert_eq!(outcome.parse::<(String, u32)>()?, Some(("charged".into(), 10)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The value cannot be written as JSON: a map whose keys are no strings, say.
+    pub fn json<T: serde::Serialize>(ending: Ending, value: &T) -> Result<Self, serde_json::Error> {
+        let bytes = serde_json::to_vec(value)?;
+        Ok(Self { ending, bytes: Some(bytes.into()) })
+    }
+
+    /// The value that [`json`](Self::json) was given; `None` in a tombstone.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not JSON, or of another type.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        self.bytes().map(serde_json::from_slice).transpose()
+    }
+}
+
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept =
