@@ -5,6 +5,7 @@
 //! A topic is a file with a `run` function and a line in [`TOPICS`].
 
 mod child;
+mod claims;
 mod comparison;
 mod csv_model;
 mod end_to_end;
@@ -36,7 +37,7 @@ type Failure = Box<dyn std::error::Error>;
 /// One topic: its name, what it is about, and what takes its measures.
 type Topic = (&'static str, &'static str, fn(&Options, &mut Report));
 
-const TOPICS: [Topic; 9] = [
+const TOPICS: [Topic; 10] = [
     (
         "end-to-end",
         "the command line and the library on real input, against naive models",
@@ -62,6 +63,7 @@ const TOPICS: [Topic; 9] = [
         "confirmers on disk, in Redis and in PostgreSQL, and what happens when they fail",
         slow_path::run,
     ),
+    ("claims", "one effect per key, whoever dies in the middle of it", claims::run),
 ];
 
 /// How a topic is to be run.

@@ -85,8 +85,8 @@ impl<S> GateBuilder<S> {
         self
     }
 
-    /// By which to know how long finished keys are remembered; the system's unless
-    /// told.
+    /// By which to know how long finished keys are remembered, and leases last; the
+    /// system's unless told. Stores have clocks of their own.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
@@ -97,7 +97,7 @@ impl<S> GateBuilder<S> {
     /// # Errors
     ///
     /// [`GateError`] if the lease or the time for which outcomes are kept is too
-    /// short, or the system gives no random bytes.
+    /// short.
     pub fn build(self) -> Result<Gate<S>, GateError> {
         let Terms { lease, keep } = self.terms;
         if lease < Duration::from_millis(1) {
@@ -107,8 +107,9 @@ impl<S> GateBuilder<S> {
             return Err(GateError::KeepTooShort { lease, keep });
         }
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let finished = Finished::new(self.remembered_bytes, keep, clock);
-        Gate::new(self.store, self.terms, self.failures, self.max_outcome_bytes, finished)
+        let finished = Finished::new(self.remembered_bytes, keep, Arc::clone(&clock));
+        let Self { store, terms, failures, max_outcome_bytes, .. } = self;
+        Ok(Gate::new(store, terms, failures, max_outcome_bytes, finished, clock))
     }
 }
 

@@ -24,9 +24,6 @@ pub enum GateError {
         /// How long outcomes are to be kept.
         keep: Duration,
     },
-    /// Tokens must be random, and nothing gave random bytes.
-    #[error("the system gave no random bytes for tokens: {0}")]
-    NoRandomness(String),
 }
 
 /// Why a key could not be claimed, looked up, or cleared.

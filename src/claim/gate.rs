@@ -2,9 +2,9 @@
 
 use super::Identity;
 use super::builder::{Failures, GateBuilder};
-use super::error::{ClaimError, GateError, LeaseError};
+use super::error::{ClaimError, LeaseError};
 use super::finished::Finished;
-use super::lease::{Hold, Lease, deadline};
+use super::lease::{Hold, Lease};
 use super::lost::Lost;
 use super::stats::{Counts, GateStats};
 use super::wait::{Freed, Patience};
@@ -13,7 +13,7 @@ use crate::confirm::claims::{
     Settled, Settlement, Status, Terms,
 };
 use crate::confirm::{Inline, MAX_KEY_BYTES, StoreError, Token, at_once, caught};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use event_listener::Listener as _;
 use std::fmt;
 use std::future::Future;
@@ -82,6 +82,7 @@ pub(super) struct Inner<S> {
     lost: Lost,
     freed: Freed,
     counts: Counts,
+    clock: Arc<dyn Clock>,
 }
 
 impl<S> Gate<S> {
@@ -96,11 +97,21 @@ impl<S> Gate<S> {
         failures: Failures,
         max_outcome_bytes: usize,
         finished: Finished,
-    ) -> Result<Self, GateError> {
-        let (lost, freed, counts) = (Lost::new()?, Freed::default(), Counts::default());
-        let inner =
-            Inner { store, terms, failures, max_outcome_bytes, finished, lost, freed, counts };
-        Ok(Self { inner: Arc::new(inner) })
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (lost, freed, counts) = (Lost::new(), Freed::default(), Counts::default());
+        let inner = Inner {
+            store,
+            terms,
+            failures,
+            max_outcome_bytes,
+            finished,
+            lost,
+            freed,
+            counts,
+            clock,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The store.
@@ -141,7 +152,7 @@ impl<S> Gate<S> {
             counts.taken_over.add();
         }
         let claim = (id.clone(), digest, asked.token);
-        let deadline = deadline(asked.at, self.inner.terms.lease);
+        let deadline = asked.at.saturating_add(self.inner.terms.lease);
         let gate = Arc::clone(&self.inner);
         Claim::Granted(Lease::new(gate, claim, (grant, is_confirmed), deadline, hold))
     }
@@ -280,7 +291,7 @@ impl<S: AsyncClaimStore + 'static> Gate<S> {
 pub(super) struct Asked {
     answer: Answer,
     token: Token,
-    at: Instant,
+    at: Timestamp,
 }
 
 impl<S> Inner<S> {
@@ -296,6 +307,10 @@ impl<S> Inner<S> {
         self.terms
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     async fn claim<A: AsyncClaimStore>(
         &self,
         store: A,
@@ -305,7 +320,7 @@ impl<S> Inner<S> {
         if id.len() > MAX_KEY_BYTES {
             return Err(ClaimError::TooLong(id.len()));
         }
-        let at = Instant::now();
+        let at = self.now();
         let asking = self.lost.asking(id);
         let token = asking.token();
         if let Some(answer) = self.finished.answer(id, &digest) {

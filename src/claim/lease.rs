@@ -6,9 +6,10 @@ use super::error::LeaseError;
 use super::gate::Inner;
 use crate::confirm::claims::{AsyncClaimStore, ClaimStore, Digest, Fence, Grant, Outcome};
 use crate::confirm::{Inline, Token, at_once};
+use crate::time::Timestamp;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// The right to process a key until it is settled, or taken over after the deadline.
@@ -25,7 +26,7 @@ pub struct Lease<S> {
     token: Token,
     grant: Grant,
     is_confirmed: bool,
-    deadline: Instant,
+    deadline: Timestamp,
     state: LeaseState,
     hold: Hold<S>,
 }
@@ -70,7 +71,7 @@ impl<S> Lease<S> {
         gate: Arc<Inner<S>>,
         (id, digest, token): (Identity, Digest, Token),
         (grant, is_confirmed): (Grant, bool),
-        deadline: Instant,
+        deadline: Timestamp,
         hold: Hold<S>,
     ) -> Self {
         let state = LeaseState::Held;
@@ -108,7 +109,7 @@ impl<S> Lease<S> {
 
     /// How long it lasts, at least; nothing once another may have taken over.
     pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline.since(self.gate.now())
     }
 
     /// Notes what came of settling it.
@@ -123,11 +124,11 @@ impl<S> Lease<S> {
     /// Notes what came of extending it, asked for at `asked`.
     fn extended(
         &mut self,
-        asked: Instant,
+        asked: Timestamp,
         result: Result<(), LeaseError>,
     ) -> Result<(), LeaseError> {
         match result {
-            Ok(()) => self.deadline = deadline(asked, self.gate.terms().lease),
+            Ok(()) => self.deadline = asked.saturating_add(self.gate.terms().lease),
             Err(LeaseError::Stale) => self.state = LeaseState::Settled,
             Err(LeaseError::Store(_)) => {}
         }
@@ -188,7 +189,7 @@ impl<S: ClaimStore> Lease<S> {
     ///
     /// As [`complete`](Self::complete); where the store failed the lease is as it was.
     pub fn extend(&mut self) -> Result<(), LeaseError> {
-        let asked = Instant::now();
+        let asked = self.gate.now();
         let extended = at_once(self.gate.extend(Inline(self.gate.store()), self.key()));
         self.extended(asked, extended)
     }
@@ -238,16 +239,10 @@ impl<S: AsyncClaimStore + 'static> Lease<S> {
     ///
     /// Those of `extend` for blocking ones.
     pub async fn extend_async(&mut self) -> Result<(), LeaseError> {
-        let asked = Instant::now();
+        let asked = self.gate.now();
         let extended = self.gate.extend(self.gate.store(), self.key()).await;
         self.extended(asked, extended)
     }
-}
-
-/// When a lease that was asked for at `asked` ends. One too long for the clock never does.
-pub(super) fn deadline(asked: Instant, lease: Duration) -> Instant {
-    const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-    asked.checked_add(lease).unwrap_or(asked + FOR_EVER)
 }
 
 impl<S> Drop for Lease<S> {

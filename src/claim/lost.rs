@@ -1,43 +1,62 @@
 //! Claims whose answer never came.
 
-use super::error::GateError;
 use crate::confirm::Token;
+use ahash::RandomState;
 use quick_cache::sync::Cache;
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many lost claims are remembered. One that is given up keeps its key from being
 /// claimed until its deadline.
 const MOST: usize = 1 << 14;
 
-/// Draws tokens, and remembers those of claims that a store may have granted and
-/// nobody heard of: the next claim of the key asks with the lost one's token, and so is
-/// granted it instead of being told that the key is in flight.
+thread_local! {
+    /// The next token of this thread. Each thread counts from a random start of its own, so
+    /// that threads do not wait for each other, and processes do not meet.
+    static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(()));
+}
+
+fn new_token() -> Token {
+    NEXT.with(|next| Token::new(next.replace(next.get().wrapping_add(1))))
+}
+
+/// Remembers the tokens of claims that a store may have granted and nobody heard of:
+/// the next claim of the key asks with the lost one's token, and so is granted it
+/// instead of being told that the key is in flight.
 ///
 /// A token belongs to one claim at a time: it is taken out to ask with, and put
 /// back when no answer came.
 pub(super) struct Lost {
     tokens: Cache<Arc<[u8]>, Token>,
-    next: AtomicU64,
+    /// False until a claim is lost for the first time: most gates never look for one.
+    is_needed: AtomicBool,
 }
 
 impl Lost {
-    /// Counts tokens from a random start.
-    pub(super) fn new() -> Result<Self, GateError> {
-        let mut start = [0; 8];
-        getrandom::fill(&mut start).map_err(|error| GateError::NoRandomness(error.to_string()))?;
-        Ok(Self { tokens: Cache::new(MOST), next: AtomicU64::new(u64::from_le_bytes(start)) })
+    pub(super) fn new() -> Self {
+        Self { tokens: Cache::new(MOST), is_needed: AtomicBool::new(false) }
     }
 
     /// Begins to ask for a key. Dropped before it was answered, it is lost.
     pub(super) fn asking<'a>(&'a self, id: &'a [u8]) -> Asking<'a> {
-        let recalled = if self.tokens.is_empty() { None } else { self.tokens.remove(id) };
-        let (token, was_lost) = match recalled {
-            Some((_, token)) => (token, true),
-            // Relaxed: the count alone matters.
-            None => (Token::new(self.next.fetch_add(1, Ordering::Relaxed)), false),
-        };
-        Asking { lost: self, id, token, was_lost, is_open: true }
+        let recalled = self.recall(id);
+        let token = recalled.unwrap_or_else(new_token);
+        Asking { lost: self, id, token, was_lost: recalled.is_some(), is_open: true }
+    }
+
+    fn recall(&self, id: &[u8]) -> Option<Token> {
+        // Acquire: whoever sees that a claim was lost sees its token, too. (Pairs with the
+        // Release in `remember`.)
+        if !self.is_needed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.tokens.remove(id).map(|(_, token)| token)
+    }
+
+    fn remember(&self, id: &[u8], token: Token) {
+        self.tokens.insert(Arc::from(id), token);
+        self.is_needed.store(true, Ordering::Release);
     }
 }
 
@@ -69,7 +88,7 @@ impl Asking<'_> {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            self.lost.tokens.insert(Arc::from(self.id), self.token);
+            self.lost.remember(self.id, self.token);
         }
     }
 }

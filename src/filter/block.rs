@@ -409,7 +409,7 @@ mod tests {
                 let mut block = vec![u8::MAX; layout.block_bytes];
                 layout.clear(&mut block, generation);
                 let cleared: u32 = block.iter().map(|byte| byte.count_zeros()).sum();
-                assert_eq!(cleared, layout.positions.into());
+                assert_eq!(cleared, u32::from(layout.positions));
                 assert_eq!(block.last(), Some(&u8::MAX), "the tag stays");
             }
         }

@@ -66,6 +66,13 @@ impl Timestamp {
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self::from_micros(self.0.saturating_sub(whole_micros(span)))
     }
+
+    /// How long after `earlier` this is; nothing if it is not.
+    #[cfg(feature = "claims")]
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let micros = self.0.saturating_sub(earlier.0);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
 }
 
 impl From<SystemTime> for Timestamp {

@@ -240,10 +240,7 @@ impl Entry {
             _ if entry.digest != request.digest => Decision::only(Answer::Mismatch),
             State::Finished(outcome) => Decision::only(Answer::Finished(outcome.clone())),
             State::Held { since, deadline } if now < *deadline => {
-                Decision::only(Answer::InFlight {
-                    since: *since,
-                    remaining: between(now, *deadline),
-                })
+                Decision::only(Answer::InFlight { since: *since, remaining: deadline.since(now) })
             }
             _ => Self::grant(held, entry.next_attempt(), true, request, now),
         }
@@ -305,7 +302,7 @@ impl Entry {
             State::Finished(outcome) => Some(Status::Finished(outcome.clone())),
             State::Held { since, deadline } => Some(Status::InFlight {
                 since: *since,
-                remaining: between(now, *deadline),
+                remaining: deadline.since(now),
                 grant: entry.grant,
             }),
         }
@@ -362,12 +359,6 @@ fn is_open(state: Option<&State>, now: Timestamp) -> bool {
         Some(State::Held { deadline, .. }) => now >= *deadline,
         Some(State::Finished(_)) => false,
     }
-}
-
-/// From `start` to `end`; nothing if that comes before.
-fn between(start: Timestamp, end: Timestamp) -> Duration {
-    let micros = end.as_micros().saturating_sub(start.as_micros());
-    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::confirm::{StoreError, StoreErrorKind};
 use crate::time::{Clock, SystemClock, Timestamp};
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
+use dashmap::mapref::one::RefMut;
 use dashmap::{DashMap, Entry as Slot};
 use expiry::{Due, Expiries};
 use std::fmt;
@@ -45,6 +46,9 @@ struct Kept {
     entry: Entry,
     due: Due,
 }
+
+/// An entry that nobody else can read or write meanwhile.
+type Known<'map> = RefMut<'map, Arc<[u8]>, Kept>;
 
 struct SharedClock(Arc<dyn Clock>);
 
@@ -96,66 +100,56 @@ impl MemoryClaims {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Reads, decides and writes in one step.
+    /// Reads, decides and writes in one step, for an identity that is likely known.
     fn step<T>(
-        &self,
-        id: &[u8],
-        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
-    ) -> Result<T, StoreError> {
-        let now = self.clock.0.now();
-        // Most who ask change nothing, and need not wait for each other.
-        let read = self.entries.get(id).map(|kept| decide(Some(&kept.entry), now));
-        if let Some(Decision { answer, write: None }) = read {
-            return Ok(answer);
-        }
-        let answer = self.step_alone(id, now, decide);
-        self.free_expired(SHARE, now);
-        answer
-    }
-
-    fn step_alone<T>(
         &self,
         id: &[u8],
         now: Timestamp,
         decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
     ) -> Result<T, StoreError> {
-        if let Some(mut kept) = self.entries.get_mut(id) {
-            let decision = decide(Some(&kept.entry), now);
-            if let Some(entry) = decision.write {
-                let id = Arc::clone(kept.key());
-                self.rewrite(&id, &mut kept, entry);
-            }
-            return Ok(decision.answer);
-        }
+        let known = self.entries.get_mut(id);
+        let Some(mut known) = known else { return self.step_anew(id, now, decide) };
+        let decision = decide(Some(&known.entry), now);
+        Ok(self.rewrite(&mut known, decision))
+    }
+
+    /// The same for one that is likely new.
+    fn step_anew<T>(
+        &self,
+        id: &[u8],
+        now: Timestamp,
+        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
+    ) -> Result<T, StoreError> {
         match self.entries.entry(Arc::from(id)) {
-            Slot::Occupied(mut slot) => {
-                let decision = decide(Some(&slot.get().entry), now);
-                if let Some(entry) = decision.write {
-                    let id = Arc::clone(slot.key());
-                    self.rewrite(&id, slot.get_mut(), entry);
-                }
-                Ok(decision.answer)
+            Slot::Occupied(slot) => {
+                let mut known = slot.into_ref();
+                let decision = decide(Some(&known.entry), now);
+                Ok(self.rewrite(&mut known, decision))
             }
             Slot::Vacant(slot) => {
-                let decision = decide(None, now);
-                if let Some(entry) = decision.write {
+                let Decision { answer, write } = decide(None, now);
+                if let Some(entry) = write {
                     self.make_room(id)?;
                     let due = self.expiries.add(slot.key(), entry.expires);
                     self.take(cost(id, &entry));
                     slot.insert(Kept { entry, due });
                 }
-                Ok(decision.answer)
+                Ok(answer)
             }
         }
     }
 
-    fn rewrite(&self, id: &Arc<[u8]>, kept: &mut Kept, entry: Entry) {
-        if entry.expires < kept.due.time() {
-            kept.due = self.expiries.add(id, entry.expires);
+    fn rewrite<T>(&self, known: &mut Known<'_>, decision: Decision<T>) -> T {
+        let Decision { answer, write } = decision;
+        if let Some(entry) = write {
+            if entry.expires < known.due.time() {
+                known.due = self.expiries.add(known.key(), entry.expires);
+            }
+            self.take(cost(known.key(), &entry));
+            self.give_back(cost(known.key(), &known.entry));
+            known.entry = entry;
         }
-        self.take(cost(id, &entry));
-        self.give_back(cost(id, &kept.entry));
-        kept.entry = entry;
+        answer
     }
 
     fn make_room(&self, id: &[u8]) -> Result<(), StoreError> {
@@ -167,8 +161,8 @@ impl MemoryClaims {
         Err(StoreError::new(StoreErrorKind::Full, cause))
     }
 
-    /// Looks at up to `most` entries that may have expired; true iff there are more.
-    fn free_expired(&self, most: usize, now: Timestamp) -> bool {
+    /// Looks at up to `most` entries that may have expired.
+    fn free_expired(&self, most: usize, now: Timestamp) {
         let (due, ids) = self.expiries.take(most, now);
         for id in ids {
             self.entries.remove_if_mut(&id, |_, kept| {
@@ -183,7 +177,6 @@ impl MemoryClaims {
                 true
             });
         }
-        self.expiries.has_due(now)
     }
 
     fn take(&self, bytes: usize) {
@@ -211,11 +204,24 @@ impl Default for MemoryClaims {
 
 impl ClaimStore for MemoryClaims {
     fn claim(&self, id: &[u8], request: &ClaimRequest) -> Result<Answer, StoreError> {
-        self.step(id, |held, now| Entry::claim(held, request, now))
+        let now = self.clock.0.now();
+        let decide = |held: Option<&Entry>, now| Entry::claim(held, request, now);
+        // Most retries change nothing, and need not wait for each other.
+        let glance = self.entries.get(id).map(|known| decide(Some(&known.entry), now));
+        let answer = match glance {
+            Some(Decision { answer, write: None }) => return Ok(answer),
+            Some(_) => self.step(id, now, decide),
+            None => self.step_anew(id, now, decide),
+        };
+        self.free_expired(SHARE, now);
+        answer
     }
 
     fn settle(&self, id: &[u8], request: &SettleRequest<'_>) -> Result<Settled, StoreError> {
-        self.step(id, |held, now| Entry::settle(held, request, now))
+        let now = self.clock.0.now();
+        let settled = self.step(id, now, |held, now| Entry::settle(held, request, now));
+        self.free_expired(SHARE, now);
+        settled
     }
 
     fn look(&self, id: &[u8]) -> Result<Option<Status>, StoreError> {
@@ -224,7 +230,9 @@ impl ClaimStore for MemoryClaims {
     }
 
     fn sweep(&self) -> Result<bool, StoreError> {
-        Ok(self.free_expired(SWEEP, self.clock.0.now()))
+        let now = self.clock.0.now();
+        self.free_expired(SWEEP, now);
+        Ok(self.expiries.has_due(now))
     }
 }
 
