@@ -467,6 +467,19 @@ fn verdicts_need_not_wait_for_the_store() {
 }
 
 #[test]
+fn checks_write_what_is_queued_when_there_is_enough() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 2);
+    assert_eq!(dedup.check(b"one"), Ok(Verdict::Unique));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 1);
+    assert_eq!(dedup.check(b"two"), Ok(Verdict::Unique));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    dedup.check_batch(&[b"three", b"fours"], &mut [Verdict::Late; 2]).unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert_eq!(store.recorded.load(Ordering::Relaxed), 4);
+}
+
+#[test]
 fn a_full_queue_has_checks_wait_for_the_store() {
     let store = Arc::new(Store::default());
     let dedup = behind(&store, 2);

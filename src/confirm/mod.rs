@@ -89,7 +89,6 @@ pub use self::redis::{RedisBuilder, RedisConfirmer, RedisStats};
 pub use embedded::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 pub use error::{StoreError, StoreErrorKind};
 pub use inline::Inline;
-#[cfg(feature = "claims")]
 pub(crate) use inline::at_once;
 pub use memory::MemoryConfirmer;
 pub use outage::{Admit, Breaker, Fallback, Health, Outage, OutageStats, Reject};
@@ -101,7 +100,7 @@ pub use tiered::{Tiered, TieredStats};
 
 #[cfg(feature = "claims")]
 pub(crate) use outage::caught;
-pub(crate) use outage::{AnsweredBy, Confirmed, Guard, write};
+pub(crate) use outage::{AnsweredBy, Confirmed, Course, Guard, write};
 
 pub use crate::time::Bucket;
 use std::future::Future;

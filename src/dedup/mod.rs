@@ -13,7 +13,9 @@ mod tier;
 pub use builder::Builder;
 pub use error::{BatchError, BatchErrorKind, CheckError, ConfigError, ConfigProblem};
 
-use crate::confirm::{Guard, NoConfirmer, Outage, Ownership, Reject, StoreError, write};
+use crate::confirm::{
+    Guard, NoConfirmer, Outage, OwnedStore, Ownership, Reject, Sighting, StoreError, write,
+};
 use crate::hash::KeyHasher;
 use crate::memory::Budget;
 use crate::mode::Mode;
@@ -64,26 +66,28 @@ struct Behind<C, P> {
 }
 
 impl<C, P> Behind<C, P> {
-    /// Writes all that is on its way to the store itself, whatever the outage
-    /// policy.
-    fn write_out(&self) -> Result<(), StoreError> {
+    /// Has `write` record some of what is on its way to the store. False if there is
+    /// nothing.
+    fn write_some(
+        &self,
+        write: impl FnOnce(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         let owned = self.ownership.owned(self.guard.primary());
-        let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Ok(()) };
-        loop {
-            let batch = queue.take();
-            if batch.is_empty() {
-                return Ok(());
-            }
-            write(owned, &batch.sightings())?;
-            self.tiers.arrived(batch);
+        let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Ok(false) };
+        let batch = queue.take();
+        if batch.is_empty() {
+            return Ok(false);
         }
+        write(owned, &batch.sightings())?;
+        self.tiers.arrived(batch);
+        Ok(true)
     }
 }
 
 impl<C, P> Drop for Behind<C, P> {
     /// A deduper that is dropped forgets nothing, if the store does not fail.
     fn drop(&mut self) {
-        let _ = self.write_out();
+        while matches!(self.write_some(write), Ok(true)) {}
     }
 }
 

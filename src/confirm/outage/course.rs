@@ -6,8 +6,8 @@ use super::call::{ask, caught};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
 use crate::confirm::{
-    Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Rule, Sighting, StoreError,
-    StoreErrorKind,
+    Answer, AsyncConfirmer, Bucket, Confirmer, Inline, MemoryConfirmer, OwnedStore, Record, Rule,
+    Sighting, StoreError, StoreErrorKind,
 };
 
 /// Answers, and who gave them.
@@ -30,15 +30,22 @@ pub(crate) enum AnsweredBy {
     Nobody,
 }
 
-/// One call: the primary, what to do without it, and the guard's books.
-pub(super) struct Course<'books, A, B> {
+/// Calls of a guarded confirmer: the primary, what to do without it, and the guard's
+/// books. Dropping a future is like losing its reply.
+pub(crate) struct Course<'books, A, B> {
     pub(super) primary: A,
     pub(super) plan: Plan<B>,
     pub(super) books: &'books Books,
 }
 
 impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
-    pub(super) async fn confirm(
+    /// Answers sightings, as [`AsyncConfirmer::confirm`] does, or as the policy says.
+    ///
+    /// # Errors
+    ///
+    /// Nobody has an answer. What may have been recorded is not held against the
+    /// keys' next sightings.
+    pub(crate) async fn confirm(
         &self,
         sightings: &[Sighting<'_>],
         rule: Rule,
@@ -53,6 +60,31 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
             }
             Err(error) => Err(in_doubt(error, &doubt)),
         }
+    }
+
+    /// Records sightings of keys that are surely new in the store that is `owned`,
+    /// the primary's own, or as the policy says. That store blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`confirm`](Self::confirm).
+    pub(crate) async fn record(
+        &self,
+        owned: &dyn OwnedStore,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        let (primary, plan) = (Inline(Recording(owned)), self.plan.as_ref());
+        Course { primary, plan, books: self.books }.confirm(sightings, rule).await
+    }
+
+    /// What the primary holds for keys, whatever the policy.
+    ///
+    /// # Errors
+    ///
+    /// The primary's.
+    pub(crate) async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        caught(async { self.primary.look(keys).await }).await
     }
 
     async fn answer(
@@ -215,11 +247,15 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     }
 
     /// Tells the primary a batch of what it is owed, if it can be asked and
-    /// nobody else does so. Says whether it did.
+    /// nobody else does so. Says whether it did: it is worth calling again then.
     ///
     /// A primary that still cannot answer is no error here: the call goes on
     /// without it.
-    pub(super) async fn write_back(&self, rule: Rule) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// The primary's, if it is fenced off.
+    pub(crate) async fn write_back(&self, rule: Rule) -> Result<bool, StoreError> {
         let Some((_writing, asking, batch)) = self.books.start_writing() else {
             return Ok(false);
         };
@@ -249,7 +285,11 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
 
     /// The fallback forgets at once, and so does the primary if it can;
     /// otherwise it is owed, under a policy that answers without it.
-    pub(super) async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// Each key may or may not have been forgotten: forget them again.
+    pub(crate) async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
         if let Plan::Ask(fallback) = &self.plan {
             caught(async { fallback.forget(keys).await }).await?;
         }
@@ -285,8 +325,13 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         result
     }
 
-    /// Frees room everywhere; a primary that is left alone is told another time.
-    pub(super) async fn expire(&self, before: Bucket) -> Result<(), StoreError> {
+    /// Frees the room of records in buckets before `before` everywhere; a primary
+    /// that is left alone is told another time.
+    ///
+    /// # Errors
+    ///
+    /// The primary, or the fallback, did not.
+    pub(crate) async fn expire(&self, before: Bucket) -> Result<(), StoreError> {
         self.books.expire(before);
         let in_fallback = match &self.plan {
             Plan::Ask(fallback) => caught(async { fallback.expire(before).await }).await,
@@ -314,6 +359,24 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
             StoreErrorKind::Full => !matches!(self.plan, Plan::Reject),
             _ => is_outage(error),
         }
+    }
+}
+
+/// An owned store of which nothing is asked: what it is shown is new.
+struct Recording<'a>(&'a dyn OwnedStore);
+
+impl Confirmer for Recording<'_> {
+    fn confirm(&self, sightings: &[Sighting<'_>], _: Rule) -> Result<Vec<Answer>, StoreError> {
+        self.0.record(sightings)?;
+        Ok(vec![Answer::New; sightings.len()])
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.0.forget(keys)
     }
 }
 

@@ -31,7 +31,7 @@ pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
 #[cfg(feature = "claims")]
 pub(crate) use call::caught;
-pub(crate) use course::{AnsweredBy, Confirmed};
+pub(crate) use course::{AnsweredBy, Confirmed, Course};
 pub(crate) use guard::{Guard, write};
 pub use policy::{Admit, Fallback, Outage, Reject};
 pub use stats::Health;

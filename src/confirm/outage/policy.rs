@@ -129,6 +129,14 @@ pub(crate) mod sealed {
     }
 
     impl<F> Plan<F> {
+        pub(in crate::confirm::outage) const fn as_ref(&self) -> Plan<&F> {
+            match self {
+                Self::Reject => Plan::Reject,
+                Self::Admit => Plan::Admit,
+                Self::Ask(other) => Plan::Ask(other),
+            }
+        }
+
         pub(in crate::confirm::outage) fn map<G>(self, wrap: impl FnOnce(F) -> G) -> Plan<G> {
             match self {
                 Self::Reject => Plan::Reject,

@@ -1,18 +1,23 @@
 //! The blocking face: it waits in the caller's thread.
 
-use super::super::batch::{Stop, same_length};
-use super::super::tier::{Next, Queue, Replies, Round};
-use super::super::{BatchError, Behind, CheckError, Deduper};
-use super::{KEYS_PER_QUESTION, end_of_chunk};
-use crate::confirm::{Confirmer, Outage};
+use super::super::{BatchError, CheckError, Deduper};
+use super::Begun;
+use super::carrier::{Carrier, Face};
+use crate::confirm::{
+    Confirmer, Course, Guard, Inline, Outage, OwnedStore, Rule, Sighting, StoreError, at_once,
+};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
 #[cfg(not(loom))]
 use event_listener::Listener as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
+    fn carrier(&self) -> Carrier<'_, C, P, Blocking<'_, C, P>> {
+        Carrier { dedup: self, face: Blocking(&self.behind().guard) }
+    }
+
     /// Checks a key at the present time, and records it if it was not known.
     ///
     /// Costs what it costs without a confirmer where memory can judge the key,
@@ -40,13 +45,13 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     }
 
     fn check_one(&self, key: &[u8], at: Option<Timestamp>) -> Result<Verdict, CheckError> {
-        let (mut verdict, mut round) = ([Verdict::Duplicate], self.round());
-        if self.begin_one(&mut round, key, at, &mut verdict)? {
-            self.carry(&mut round, &mut verdict).map_err(|(_, error)| error)?;
-        }
-        round.finish();
-        self.write_if_due();
-        Ok(verdict[0])
+        let carrier = self.carrier();
+        let verdict = match self.begin_one(key, at)? {
+            Begun::Judged(verdict) => verdict,
+            Begun::Asking(round) => at_once(carrier.judge(round))?,
+        };
+        carrier.write_if_due();
+        Ok(verdict)
     }
 
     /// Checks `keys` in order, as if one by one, and fills in `verdicts`. Those
@@ -61,8 +66,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         keys: &[K],
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
-        same_length(keys.len(), keys.len(), verdicts.len())?;
-        self.check_all(keys, None, verdicts)
+        at_once(self.carrier().check_all(keys, None, verdicts))
     }
 
     /// Checks `keys` in order, each at its own time, and fills in `verdicts`.
@@ -76,65 +80,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
         times: &[Timestamp],
         verdicts: &mut [Verdict],
     ) -> Result<(), BatchError> {
-        same_length(keys.len(), times.len(), verdicts.len())?;
-        self.check_all(keys, Some(times), verdicts)
-    }
-
-    fn check_all<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        times: Option<&[Timestamp]>,
-        verdicts: &mut [Verdict],
-    ) -> Result<(), BatchError> {
-        let mut round = self.round();
-        for (number, chunk) in keys.chunks(KEYS_PER_QUESTION).enumerate() {
-            let first = number * KEYS_PER_QUESTION;
-            let begun = self.begin(&mut round, first, chunk, times, verdicts);
-            let carried = self.carry(&mut round, verdicts);
-            self.write_if_due();
-            end_of_chunk(&mut round, begun, carried)?;
-        }
-        round.finish();
-        Ok(())
-    }
-
-    /// Has the store answer all that a round has to ask.
-    fn carry(&self, round: &mut Round<'_>, verdicts: &mut [Verdict]) -> Result<(), Stop> {
-        loop {
-            match round.next(verdicts) {
-                Next::Done => return Ok(()),
-                Next::Wait(listener) => wait(listener),
-                Next::Ask => {
-                    let replies = self.ask(round);
-                    round
-                        .settle(replies, verdicts)
-                        .map_err(|(index, error)| (index, error.into()))?;
-                }
-            }
-        }
-    }
-
-    /// Writes some of what is queued if there is enough of it. A failure is not this
-    /// check's: the keys stay queued, and when the queue is full checks wait for
-    /// the store themselves.
-    fn write_if_due(&self) {
-        if self.behind().tiers.queue().is_some_and(Queue::is_due) {
-            let _ = self.write_some();
-        }
-    }
-
-    /// Writes some of what is queued. False if there is nothing.
-    fn write_some(&self) -> Result<bool, CheckError> {
-        let Behind { guard, tiers, ownership } = self.behind();
-        let owned = ownership.owned(guard.primary());
-        let Some((queue, owned)) = tiers.queue().zip(owned) else { return Ok(false) };
-        let batch = queue.take();
-        if batch.is_empty() {
-            return Ok(false);
-        }
-        guard.record(owned, &batch.sightings(), tiers.rule())?;
-        tiers.arrived(batch);
-        Ok(true)
+        at_once(self.carrier().check_all(keys, Some(times), verdicts))
     }
 
     /// Writes all keys to the store whose verdicts did not wait for it
@@ -145,17 +91,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store fails;
     /// the keys stay queued.
     pub fn flush(&self) -> Result<(), CheckError> {
-        while self.write_some()? {}
-        Ok(())
-    }
-
-    fn ask(&self, round: &Round<'_>) -> Replies {
-        let Behind { guard, tiers, ownership } = self.behind();
-        let (questions, recordings) = (round.questions(), round.recordings());
-        let judged = (!questions.is_empty()).then(|| guard.confirm(&questions, tiers.rule()));
-        let owned = ownership.owned(guard.primary()).filter(|_| !recordings.is_empty());
-        let recorded = owned.map(|owned| guard.record(owned, &recordings, tiers.rule()));
-        Replies { judged, recorded }
+        Ok(self.carrier().flush()?)
     }
 
     /// True iff [`check`](Self::check) would say `Duplicate`; records nothing. What
@@ -166,7 +102,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// [`CheckError::TimeRequired`] in event time; [`CheckError::Unconfirmed`] if
     /// the store fails.
     pub fn contains(&self, key: &[u8]) -> Result<bool, CheckError> {
-        self.look_for(key, None)
+        at_once(self.carrier().look_for(key, None))
     }
 
     /// True iff [`check_at`](Self::check_at) would say `Duplicate`; records nothing
@@ -177,16 +113,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// [`CheckError::TimeNotExpected`] in processing time;
     /// [`CheckError::TooFarAhead`]; [`CheckError::Unconfirmed`] if the store fails.
     pub fn contains_at(&self, key: &[u8], at: Timestamp) -> Result<bool, CheckError> {
-        self.look_for(key, Some(at))
-    }
-
-    fn look_for(&self, key: &[u8], at: Option<Timestamp>) -> Result<bool, CheckError> {
-        let at = self.glance_at(at)?;
-        if let Some(foreseen) = self.foresee(self.hasher.hash(key), key, at) {
-            return Ok(foreseen);
-        }
-        let found = self.behind().guard.look(&[key]).map_err(CheckError::Unconfirmed)?;
-        Ok(self.matches(&found, at))
+        at_once(self.carrier().look_for(key, Some(at)))
     }
 
     /// Forgets a key, here and in the store, so that its next check is `Unique`:
@@ -197,22 +124,7 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store
     /// fails: call again, or the retry may be called a duplicate.
     pub fn forget(&self, key: &[u8]) -> Result<(), CheckError> {
-        let behind = self.behind();
-        self.follow_clock();
-        let hash = self.hasher.hash(key);
-        let hold = loop {
-            match behind.tiers.hold(hash) {
-                Ok(hold) => break hold,
-                Err(Some(listener)) => wait(listener),
-                Err(None) => {}
-            }
-        };
-        // What is on its way must not arrive afterwards.
-        self.flush()?;
-        behind.guard.forget(&[key])?;
-        self.shards.forget(hash, key);
-        drop(hold);
-        Ok(())
+        at_once(self.carrier().forget(key))
     }
 
     /// Does maintenance that checks have not come to: in memory, as
@@ -226,13 +138,35 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// [`CheckError::Unconfirmed`] or [`CheckError::Uncertain`] if the store
     /// fails; what it then keeps is called for again.
     pub fn maintain(&self, budget: Duration) -> Result<bool, CheckError> {
-        let start = Instant::now();
-        let is_done = self.maintain_tiers(budget);
-        let Behind { guard, tiers, .. } = self.behind();
-        self.flush()?;
-        while guard.write_back(tiers.rule())? && start.elapsed() < budget {}
-        guard.expire(self.expired())?;
-        Ok(is_done)
+        at_once(self.carrier().maintain(budget))
+    }
+}
+
+/// Calls that block the caller's thread.
+struct Blocking<'a, C, P>(&'a Guard<C, P>);
+
+impl<'a, C: Confirmer, P: Outage<Instead: Confirmer>> Face for Blocking<'a, C, P> {
+    type Primary = Inline<&'a C>;
+    type Instead = Inline<&'a P::Instead>;
+
+    const CHECKS_WRITE: bool = true;
+
+    fn store(&self) -> Course<'_, Self::Primary, Self::Instead> {
+        self.0.inline()
+    }
+
+    async fn wait(&self, listener: EventListener) {
+        wait(listener);
+    }
+
+    /// By the outage policy, as a check would have done.
+    fn write(
+        &self,
+        owned: &dyn OwnedStore,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<(), StoreError> {
+        at_once(self.store().record(owned, sightings, rule)).map(drop)
     }
 }
 

@@ -1,15 +1,19 @@
 //! Checks with a confirmer behind them.
 //!
-//! `blocking` and `awaiting` differ in how questions are carried to the store, and
-//! how one waits for others who ask; what is asked, and what becomes of the
-//! answers, is here and in `tier`.
+//! What is asked, and what becomes of the answers, is here and in `tier`. The
+//! `carrier` brings questions to the store and answers back: once, as a future. The
+//! faces, `blocking` and `awaiting`, differ in how they call the store, and how they
+//! wait for others who ask.
 
 mod awaiting;
 mod blocking;
+mod carrier;
+#[cfg(test)]
+mod tests;
 
-use super::batch::{KEYS_PER_READING, Stop, stopped};
+use super::batch::{KEYS_PER_READING, Stop};
 use super::tier::{Check, Queue, Round, Unheard};
-use super::{BatchError, Behind, CheckError, Deduper, filter_stats, total};
+use super::{Behind, CheckError, Deduper, filter_stats, total};
 use crate::confirm::{Guard, Health, Outage, Record, Sighting, StoreError};
 use crate::filter::Layers;
 use crate::hash::KeyHash;
@@ -19,9 +23,13 @@ use crate::time::{Bucket, Timestamp};
 use crate::verdict::Verdict;
 use std::time::Duration;
 
-/// The store is asked about this many keys at once, at most: enough to share
-/// the price of a call or a commit, few enough that their verdicts are soon there.
-const KEYS_PER_QUESTION: usize = 1_024;
+/// How the check of one key goes on.
+enum Begun<'a> {
+    /// Memory has given its verdict.
+    Judged(Verdict),
+    /// With questions to the store.
+    Asking(Round<'a>),
+}
 
 impl<C: Sync, P: Outage> Deduper<C, P> {
     fn behind(&self) -> &Behind<C, P> {
@@ -80,23 +88,24 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
         })
     }
 
-    /// Begins the check of one key. False if memory has given its verdict.
+    /// Begins the check of one key.
     fn begin_one<'a>(
         &'a self,
-        round: &mut Round<'a>,
         key: &'a [u8],
         at: Option<Timestamp>,
-        verdict: &mut [Verdict; 1],
-    ) -> Result<bool, CheckError> {
+    ) -> Result<Begun<'a>, CheckError> {
         let coming = self.shards.approach(self.hasher.hash(key), key);
         let at = self.moment(at)?;
         if self.shards.recognises(&coming, &Present::new(self.rules(), Some(at))) {
             self.shards.count_recognised(1);
-            return Ok(false);
+            return Ok(Begun::Judged(Verdict::Duplicate));
         }
-        let begun = self.begin_check(round, 0, &coming, at);
-        verdict[0] = begun.unwrap_or(Verdict::Duplicate);
-        Ok(begun.is_none())
+        let mut round = self.round();
+        let Some(verdict) = self.begin_check(&mut round, 0, &coming, at) else {
+            return Ok(Begun::Asking(round));
+        };
+        round.finish();
+        Ok(Begun::Judged(verdict))
     }
 
     /// The bucket in which a check takes place.
@@ -242,17 +251,4 @@ impl<C: Sync, P: Outage> Unheard for Guard<C, P> {
     fn unheard(&self, sighting: Sighting<'_>) {
         Self::unheard(self, std::iter::once(sighting));
     }
-}
-
-/// Notes how far a batch has come after some of its keys.
-fn end_of_chunk(
-    round: &mut Round<'_>,
-    begun: Result<(), Stop>,
-    carried: Result<(), Stop>,
-) -> Result<(), BatchError> {
-    // What was begun comes before what was not.
-    carried.and(begun).map_err(|stop| {
-        round.keep_before(stop.0);
-        stopped(stop)
-    })
 }

@@ -12,7 +12,7 @@
 use super::pending::Claim;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
-use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, Token};
+use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, StoreErrorKind, Token};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::time::Bucket;
@@ -146,17 +146,23 @@ impl<'a> Round<'a> {
     /// # Errors
     ///
     /// Keys from the index on that it gives have none, and nothing of them is
-    /// remembered.
+    /// remembered. [`Faulty`](StoreErrorKind::Faulty) if there are not as many answers
+    /// as questions: none of them counts then.
     pub(crate) fn settle(
         &mut self,
         replies: Replies,
         verdicts: &mut [Verdict],
     ) -> Result<(), Stop> {
         let Replies { judged, recorded } = replies;
-        let (mut judged, mut recorded) = (Answers::of(judged), Answers::of(recorded));
         let asking = std::mem::take(&mut self.asking);
+        let questions = asking.iter().filter(|asking| asking.purpose.is_question()).count();
+        let mut judged = Answers::of(judged, questions);
+        let mut recorded = Answers::of(recorded, asking.len() - questions);
         let answered = asking.into_iter().map(|asking| {
             let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
+            if answers.are_miscounted {
+                self.store.unheard(asking.sighting());
+            }
             (asking, answers.next())
         });
         let answered: Vec<_> = answered.collect();
@@ -256,21 +262,39 @@ struct Answers {
     answers: std::vec::IntoIter<Answer>,
     by: AnsweredBy,
     failed: Option<StoreError>,
+    /// Then there are none, and whoever gave them thinks that they were heard.
+    are_miscounted: bool,
 }
 
 impl Answers {
-    fn of(replies: Option<Result<Confirmed, StoreError>>) -> Self {
-        let (confirmed, failed) = match replies {
-            Some(Ok(confirmed)) => (Some(confirmed), None),
-            Some(Err(error)) => (None, Some(error)),
-            None => (None, None),
+    /// To so many who asked. All of them, or none and an error: who is left without
+    /// either would be thought a duplicate.
+    fn of(reply: Option<Result<Confirmed, StoreError>>, asked: usize) -> Self {
+        let none = |failed, are_miscounted| Self {
+            answers: Vec::new().into_iter(),
+            by: AnsweredBy::Nobody,
+            failed,
+            are_miscounted,
         };
-        let by = confirmed.as_ref().map_or(AnsweredBy::Nobody, |confirmed| confirmed.by);
-        let answers = confirmed.map_or_else(Vec::new, |confirmed| confirmed.answers);
-        Self { answers: answers.into_iter(), by, failed }
+        match reply {
+            None if asked == 0 => none(None, false),
+            None => none(Some(miscounted(0, asked)), true),
+            Some(Err(error)) => none(Some(error), false),
+            Some(Ok(Confirmed { answers, .. })) if answers.len() != asked => {
+                none(Some(miscounted(answers.len(), asked)), true)
+            }
+            Some(Ok(Confirmed { answers, by })) => {
+                Self { answers: answers.into_iter(), by, failed: None, are_miscounted: false }
+            }
+        }
     }
 
     fn next(&mut self) -> Option<(Answer, AnsweredBy)> {
         self.answers.next().map(|answer| (answer, self.by))
     }
+}
+
+fn miscounted(given: usize, asked: usize) -> StoreError {
+    let cause = format!("{given} answers were given to {asked} sightings");
+    StoreError::new(StoreErrorKind::Faulty, cause)
 }

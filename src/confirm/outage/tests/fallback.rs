@@ -423,10 +423,10 @@ fn a_blocking_store_can_be_the_fallback_of_an_asynchronous_one() {
     let guard = Guard::new(Waiting(stage.primary.clone()), policy, BREAKER, stage.clock.clone());
     stage.primary.is(Mood::DOWN);
     let (first, second) = (stage.sighting(b"a", NOW), stage.sighting(b"a", NOW));
-    let confirmed = finish(guard.confirm_async(&[first, second], stage.rule)).unwrap();
+    let confirmed = finish(guard.awaiting().confirm(&[first, second], stage.rule)).unwrap();
     assert_eq!(confirmed.answers, [NEW, seen(NOW)]);
     stage.primary.is(Mood::Well);
-    assert!(finish(guard.write_back_async(stage.rule)).unwrap());
+    assert!(finish(guard.awaiting().write_back(stage.rule)).unwrap());
     stage.primary.memory().forget(&[b"b"]).unwrap();
     assert_eq!(stage.primary_says(NOW, "a"), seen(NOW));
 }

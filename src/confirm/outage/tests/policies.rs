@@ -318,9 +318,9 @@ fn futures_are_send() {
         sightings: &[Sighting<'_>],
         rule: Rule,
     ) {
-        is_send(&guard.confirm_async(sightings, rule));
-        is_send(&guard.forget_async(&[]));
-        is_send(&guard.write_back_async(rule));
+        is_send(&guard.awaiting().confirm(sightings, rule));
+        is_send(&guard.awaiting().forget(&[]));
+        is_send(&guard.awaiting().write_back(rule));
     }
     let stage = Stage::new(Policy::Reject, true, 0);
     let guard = Guard::new(

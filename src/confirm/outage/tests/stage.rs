@@ -4,7 +4,7 @@ use crate::confirm::outage::{Admit, Breaker, Confirmed, Fallback, Guard, Health}
 use crate::confirm::outage::{OutageStats, Reject};
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Record, Rule, Sighting, StoreError,
-    StoreErrorKind, Token,
+    StoreErrorKind, Token, at_once,
 };
 use crate::time::{ManualClock, Timestamp, Window};
 use parking_lot::Mutex;
@@ -247,7 +247,7 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> Result<Confirmed, StoreError> {
-                self.confirm(sightings, rule)
+                at_once(self.inline().confirm(sightings, rule))
             }
             fn confirm_in_part(
                 &self,
@@ -255,16 +255,16 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> InPart {
-                Some(self.confirm(sightings, rule))
+                Some(at_once(self.inline().confirm(sightings, rule)))
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-                self.forget(keys)
+                at_once(self.inline().forget(keys))
             }
             fn expire(&self, before: Bucket) -> Result<(), StoreError> {
-                self.expire(before)
+                at_once(self.inline().expire(before))
             }
             fn write_back(&self, rule: Rule) -> Result<bool, StoreError> {
-                self.write_back(rule)
+                at_once(self.inline().write_back(rule))
             }
             fn health(&self) -> Health {
                 self.health()
@@ -280,7 +280,7 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> Result<Confirmed, StoreError> {
-                finish(self.confirm_async(sightings, rule))
+                finish(self.awaiting().confirm(sightings, rule))
             }
             fn confirm_in_part(
                 &self,
@@ -288,16 +288,16 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> InPart {
-                drop_after(polls, self.confirm_async(sightings, rule))
+                drop_after(polls, self.awaiting().confirm(sightings, rule))
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-                finish(self.forget_async(keys))
+                finish(self.awaiting().forget(keys))
             }
             fn expire(&self, before: Bucket) -> Result<(), StoreError> {
-                finish(self.expire_async(before))
+                finish(self.awaiting().expire(before))
             }
             fn write_back(&self, rule: Rule) -> Result<bool, StoreError> {
-                finish(self.write_back_async(rule))
+                finish(self.awaiting().write_back(rule))
             }
             fn health(&self) -> Health {
                 self.health()
