@@ -30,7 +30,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
-use pending::{Claim, Pending};
+use pending::{Attempt, Pending};
 
 /// What stands between a deduper's table and its confirmer.
 #[derive(Debug)]
@@ -232,8 +232,8 @@ impl Tiers {
     /// Makes a key the caller's, so that nobody asks about it meanwhile; or what
     /// to wait for before trying again.
     pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
-        match self.pending.claim(hash, |_| Some(())) {
-            Claim::Granted(()) => Ok(Hold { tiers: self, hash }),
+        match self.pending.hold(hash, |_| Some(())) {
+            Attempt::Held(()) => Ok(Hold { tiers: self, hash }),
             _ => Err(self.pending.listen(hash)),
         }
     }

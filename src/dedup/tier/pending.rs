@@ -44,11 +44,11 @@ impl Standing {
 }
 
 /// What became of a wish to ask about a key.
-pub(super) enum Claim<T> {
+pub(super) enum Attempt<T> {
     /// Nobody needs to.
     Settled,
     /// The caller is to ask.
-    Granted(T),
+    Held(T),
     /// Somebody else does.
     Busy,
 }
@@ -60,21 +60,21 @@ impl Pending {
 
     /// Makes a key the caller's to ask about if `need` still says so, told in
     /// which bucket it is on its way to the store, and nobody else does.
-    pub(super) fn claim<T>(
+    pub(super) fn hold<T>(
         &self,
         hash: KeyHash,
         need: impl FnOnce(Option<Bucket>) -> Option<T>,
-    ) -> Claim<T> {
+    ) -> Attempt<T> {
         let mut keys = self.stripe(hash).keys.lock();
         let standing = keys.get(&hash).copied().unwrap_or_default();
         if standing.is_asked {
-            return Claim::Busy;
+            return Attempt::Busy;
         }
         // Under the lock: whoever asked before has remembered the outcome
         // before he let go of the key.
-        let Some(need) = need(standing.queued()) else { return Claim::Settled };
+        let Some(need) = need(standing.queued()) else { return Attempt::Settled };
         keys.insert(hash, Standing { is_asked: true, ..standing });
-        Claim::Granted(need)
+        Attempt::Held(need)
     }
 
     /// Lets go of a key.
@@ -83,7 +83,7 @@ impl Pending {
         self.stripe(hash).settled.notify(usize::MAX);
     }
 
-    /// A key that is claimed will be on its way to the store, where it counts from
+    /// A key that is held will be on its way to the store, where it counts from
     /// `bucket` on. From when on it counted there on its way before.
     pub(super) fn queue(&self, hash: KeyHash, bucket: Bucket) -> Option<Bucket> {
         let mut before = None;

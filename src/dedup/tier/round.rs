@@ -9,7 +9,7 @@
 //! back what nobody will hear of: no message may be called a duplicate of one
 //! whose verdict was lost.
 
-use super::pending::Claim;
+use super::pending::Attempt;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
 use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, StoreErrorKind, Token};
@@ -92,13 +92,13 @@ impl<'a> Round<'a> {
             return None;
         }
         let Check { hash, key, at, .. } = check;
-        match tiers.pending.claim(hash, |queued| tiers.purpose(table, hash, key, at, queued)) {
-            Claim::Settled => {
+        match tiers.pending.hold(hash, |queued| tiers.purpose(table, hash, key, at, queued)) {
+            Attempt::Settled => {
                 tiers.counts.duplicates.add(1);
                 return Some(Verdict::Duplicate);
             }
-            Claim::Busy => self.put_off.push(check),
-            Claim::Granted(purpose) => {
+            Attempt::Busy => self.put_off.push(check),
+            Attempt::Held(purpose) => {
                 let asking = Asking { check, token: tiers.draw_token(), purpose };
                 if self.queue(asking) {
                     let by = AnsweredBy::Primary;
