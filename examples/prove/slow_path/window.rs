@@ -67,7 +67,8 @@ pub(super) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
     ratio("new keys", 2.0, |sums| sums.new);
     ratio("recent duplicates", 20.0, |sums| sums.duplicates);
     let limit = LIMIT_MIB * keys / FULL_KEYS;
-    report.take("resident memory there", &format!("at most {LIMIT_MIB} MiB at 50 M"), || {
+    let what = format!("resident memory, window of {millions} M");
+    report.take(&what, &format!("at most {LIMIT_MIB} MiB at 50 M"), || {
         let resident_mib = sums()?.resident_bytes >> 20;
         let figure = format!("{resident_mib} MiB, limit {limit} MiB");
         // The program's own memory does not shrink with a shortened run.
