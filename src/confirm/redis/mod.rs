@@ -14,7 +14,9 @@
 mod batch;
 mod failure;
 mod link;
+mod name;
 mod nodes;
+mod script;
 
 use super::{
     Answer, AsyncConfirmer, MAX_KEY_BYTES, Record, Rule, Sighting, StoreError, StoreErrorKind,
@@ -22,6 +24,7 @@ use super::{
 use batch::{Batch, Entry};
 use failure::{Failure, refused};
 use futures_util::future::join_all;
+use name::prefix;
 use nodes::Nodes;
 use std::fmt;
 use std::future::Future;
@@ -315,12 +318,6 @@ async fn within<T>(
     })
 }
 
-/// What the names of a namespace's keys begin with. The length keeps namespaces
-/// apart that begin alike.
-fn prefix(namespace: &str) -> Vec<u8> {
-    format!("{}:{namespace}:", namespace.len()).into_bytes()
-}
-
 /// Refuses keys that are too long for every confirmer.
 fn check_lengths<'key>(mut keys: impl Iterator<Item = &'key [u8]>) -> Result<(), StoreError> {
     match keys.find(|key| key.len() > MAX_KEY_BYTES) {
@@ -362,14 +359,6 @@ mod tests {
         assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
         assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
         assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
-    }
-
-    #[test]
-    fn namespaces_are_told_apart_from_their_keys() {
-        let name = |namespace, key: &str| [prefix(namespace), key.into()].concat();
-        assert_eq!(name("orders", "order-17"), b"6:orders:order-17");
-        assert_ne!(name("a", ":b"), name("a:", "b"));
-        assert_ne!(name("", "1:a:b"), name("a", "b"));
     }
 
     #[test]
