@@ -16,9 +16,9 @@ pub(super) const SOURCE: &str = include_str!("script.lua");
 
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(SOURCE));
 
-/// The longest lease, or time to keep something: 71 years. Now and two of them are less
-/// than 2^53 microseconds, up to which the script's numbers are exact, until 2112.
-pub(super) const LONGEST: Duration = Duration::from_micros(1 << 51);
+/// The script's numbers are exact up to here, in microseconds: what ends later, after
+/// 2255, never does.
+pub(super) const NEVER_MICROS: u64 = 1 << 53;
 
 /// What is asked about an identity.
 #[derive(Clone, Copy, Debug)]
@@ -165,5 +165,5 @@ fn outcome(bytes: &[u8]) -> Option<Outcome> {
 
 /// As the script counts: part of a microsecond is cut.
 fn micros(span: Duration) -> u64 {
-    span.min(LONGEST).as_micros() as u64
+    span.as_micros().min(u128::from(NEVER_MICROS)) as u64
 }

@@ -10,15 +10,15 @@
 -- ARGV[6]  how it ended, with an outcome
 -- ARGV[7]  the outcome's bytes
 --
--- All times are in microseconds, and at most 2^53, up to which doubles, which numbers are
--- here, are exact. An entry is its head (state, digest, token, fence, attempt, whether it
--- is a takeover, since, deadline, expiry) and its outcome.
+-- All times are in microseconds. Numbers here are doubles, which are exact up to 2^53:
+-- later than 2255 is never. An entry is its head (state, digest, token, fence, attempt,
+-- whether it is a takeover, since, deadline, expiry) and its outcome.
 
 local HEAD, HEAD_BYTES = '>c1c32c8I8I4BI8I8I8', 78
 local HELD, FINISHED, FREE = 'H', 'F', '-'
 local GRANTED, IN_FLIGHT, MISMATCH = 'G', 'I', 'M'
 local DONE, STALE = 'D', 'S'
-local MOST_ATTEMPTS = 4294967295
+local MOST_ATTEMPTS, NEVER = 4294967295, 2 ^ 53
 
 local asked, token, digest = ARGV[1], ARGV[2], ARGV[5]
 local lease, keep = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -50,6 +50,10 @@ local held = stored and now < stored.expires and stored or nil
 local state = held and held.state
 local is_own = held and held.token == token
 
+local function after(start, span)
+  return math.min(start + span, NEVER)
+end
+
 local function write(new)
   local head = struct.pack(HEAD, new.state, new.digest, new.token, new.fence, new.attempt,
     new.takeover, new.since, new.deadline, new.expires)
@@ -58,21 +62,21 @@ local function write(new)
 end
 
 local function hold(new, since)
-  new.state, new.since, new.deadline, new.outcome = HELD, since, now + lease, ''
-  new.expires = new.deadline + keep
+  new.state, new.since, new.deadline, new.outcome = HELD, since, after(now, lease), ''
+  new.expires = after(new.deadline, keep)
   write(new)
 end
 
 local function finish(new)
   new.state, new.since, new.deadline, new.outcome = FINISHED, 0, 0, ARGV[6] .. ARGV[7]
-  new.expires = now + keep
+  new.expires = after(now, keep)
   write(new)
   return DONE
 end
 
 local function free(new)
   new.state, new.since, new.deadline, new.outcome = FREE, 0, 0, ''
-  new.expires = now + lease
+  new.expires = after(now, lease)
   write(new)
   return DONE
 end
