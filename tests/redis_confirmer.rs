@@ -12,13 +12,12 @@ use hapax::confirm::{
     RedisBuilder, RedisConfirmer, Rule, Sighting, StoreError, StoreErrorKind, Token,
 };
 use proptest::prelude::*;
+use servers::impostor::impostor;
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis, RedisCluster};
 use servers::{is_installed, wait_until};
 use std::error::Error;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -517,23 +516,6 @@ fn what_a_server_cannot_do_is_a_typed_error() {
     assert_eq!(kind(ask("newer")), Some(StoreErrorKind::Unavailable));
 }
 
-/// A server that sends `reply` to whatever it is sent.
-fn impostor(reply: &'static [u8]) -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut client in listener.incoming().map_while(Result::ok) {
-            let mut bytes = [0; 4_096];
-            while let Ok(1..) = client.read(&mut bytes) {
-                if client.write_all(reply).is_err() {
-                    break;
-                }
-            }
-        }
-    });
-    format!("redis://127.0.0.1:{port}/")
-}
-
 #[test]
 fn replies_without_sense_are_typed_errors() {
     let runtime = runtime();
@@ -545,7 +527,8 @@ fn replies_without_sense_are_typed_errors() {
         b"$99999999999999\r\n",
         b"\0\0\0\0",
     ] {
-        let builder = RedisConfirmer::server(impostor(reply)).timeout(Duration::from_millis(400));
+        let builder = RedisConfirmer::server(format!("redis://127.0.0.1:{}/", impostor(reply)))
+            .timeout(Duration::from_millis(400));
         let asked = runtime.block_on(async {
             builder.connect().await?.confirm(&sightings(&["a"], 7), fixed()).await
         });

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary compiles all of it and uses its own part")]
 #![allow(unreachable_pub, reason = "a module of a test binary has nobody outside to reach it")]
 
+pub mod impostor;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod proxy;

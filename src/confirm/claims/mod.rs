@@ -71,6 +71,9 @@ pub use entry::{
 pub use memory::MemoryClaims;
 pub use outcome::{Ending, Outcome};
 
+#[cfg(feature = "redis")]
+pub use super::redis::RedisClaims;
+
 use super::{Inline, StoreError};
 use std::future::Future;
 use std::sync::Arc;

@@ -1,16 +1,15 @@
 //! What is asked about a batch of keys, as commands, and what the replies say.
 
-use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind, Token};
-use crc::{CRC_16_XMODEM, Crc};
-use redis::{Cmd, Script, Value};
+use super::failure::senseless;
+use super::name::slot;
+use super::script::{Naming, Script};
+use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, Token};
+use redis::{Cmd, Value};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-const SOURCE: &str = include_str!("script.lua");
-
-/// By which a server knows the script once it has run it.
-static HASH: LazyLock<String> = LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned());
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("script.lua")));
 
 /// At most so many keys go into one call: the server does nothing else
 /// meanwhile, some 3 ms on a small virtual machine. Lua's stack holds 8,000.
@@ -24,15 +23,6 @@ const ANSWER_BYTES: usize = 9;
 
 /// Longer lifetimes, of some 35,000 years, would overflow the server's clock.
 const LONGEST_MS: u128 = 1 << 50;
-
-const SLOTS: u16 = 1 << 14;
-
-/// How a command names the script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Naming {
-    ByHash,
-    BySource,
-}
 
 /// A batch of keys and what is to be done with them.
 pub(super) struct Batch<'batch> {
@@ -106,16 +96,11 @@ impl<'batch> Batch<'batch> {
 
     /// What asks a server about `members`, all of one slot.
     pub(super) fn command(&self, members: &[usize], naming: Naming) -> Cmd {
-        let mut command = match (&self.task, naming) {
-            (Task::Look, _) => redis::cmd("MGET"),
-            (Task::Forget, _) => redis::cmd("UNLINK"),
-            (Task::Confirm { .. }, Naming::ByHash) => redis::cmd("EVALSHA"),
-            (Task::Confirm { .. }, Naming::BySource) => redis::cmd("EVAL"),
+        let mut command = match &self.task {
+            Task::Look => redis::cmd("MGET"),
+            Task::Forget => redis::cmd("UNLINK"),
+            Task::Confirm { .. } => SCRIPT.about(members.len(), naming),
         };
-        if matches!(self.task, Task::Confirm { .. }) {
-            command.arg(if naming == Naming::ByHash { HASH.as_str() } else { SOURCE });
-            command.arg(members.len());
-        }
         for member in members {
             command.arg(self.names[*member].as_slice());
         }
@@ -137,10 +122,9 @@ impl<'batch> Batch<'batch> {
             }
             _ => None,
         };
-        entries.filter(|entries| entries.len() == members).ok_or_else(|| {
-            let cause = format!("a reply that says nothing of {members} keys: {}", brief(reply));
-            StoreError::new(StoreErrorKind::Corrupt, cause)
-        })
+        entries
+            .filter(|entries| entries.len() == members)
+            .ok_or_else(|| senseless(format_args!("of {members} keys"), reply))
     }
 }
 
@@ -188,27 +172,10 @@ fn millis(lifetime: Option<Duration>) -> u64 {
     lifetime.map_or(0, |lifetime| (lifetime.as_millis() + 1).min(LONGEST_MS) as u64)
 }
 
-/// The slot of a name: of what stands in its first braces, if anything does.
-fn slot(name: &[u8]) -> u16 {
-    const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
-    CRC.checksum(hash_tag(name).unwrap_or(name)) % SLOTS
-}
-
-fn hash_tag(name: &[u8]) -> Option<&[u8]> {
-    let open = name.iter().position(|byte| *byte == b'{')?;
-    let rest = &name[open + 1..];
-    let close = rest.iter().position(|byte| *byte == b'}')?;
-    (close > 0).then(|| &rest[..close])
-}
-
-/// The beginning of a reply, for people.
-fn brief(reply: &Value) -> String {
-    format!("{reply:?}").chars().take(80).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confirm::StoreErrorKind;
     use crate::time::Window;
 
     fn rule() -> Rule {
@@ -218,15 +185,6 @@ mod tests {
     fn sightings(keys: &[Vec<u8>]) -> Vec<Sighting<'_>> {
         let seen = |key| Sighting { key, bucket: Bucket::new(7), token: Token::new(1) };
         keys.iter().map(|key| seen(key)).collect()
-    }
-
-    #[test]
-    fn slots_are_those_of_the_cluster_specification() {
-        assert_eq!(slot(b"123456789"), 0x31c3);
-        assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
-        assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
-        assert_eq!(hash_tag(b"foo{}{bar}"), None);
-        assert_eq!(hash_tag(b"foo{bar"), None);
     }
 
     #[test]

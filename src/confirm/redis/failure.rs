@@ -1,7 +1,8 @@
 //! How a call failed, and the redis crate's errors as ours.
 
 use crate::confirm::{StoreError, StoreErrorKind};
-use redis::RedisError;
+use redis::{RedisError, Value};
+use std::fmt::Display;
 
 /// Why a call has no reply, or one that is an error.
 pub(super) enum Failure {
@@ -79,4 +80,11 @@ pub(super) fn connecting(error: RedisError) -> StoreError {
 
 pub(super) fn refused(cause: impl Into<String>) -> StoreError {
     StoreError::new(StoreErrorKind::Refused, cause.into())
+}
+
+/// A reply that says nothing about what was asked, such as `of 2 keys`.
+pub(super) fn senseless(about: impl Display, reply: &Value) -> StoreError {
+    let beginning: String = format!("{reply:?}").chars().take(80).collect();
+    let cause = format!("a reply that says nothing {about}: {beginning}");
+    StoreError::new(StoreErrorKind::Corrupt, cause)
 }

@@ -1,7 +1,7 @@
 //! The connection to one server: made when it is needed, and anew after it broke.
 
-use super::batch::Naming;
 use super::failure::{Failure, connecting, refused};
+use super::script::Naming;
 use crate::confirm::StoreError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;

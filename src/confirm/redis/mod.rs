@@ -1,9 +1,11 @@
-//! A confirmer in Redis, one server or a cluster (feature `redis`).
+//! A confirmer in Redis, one server or a cluster (feature `redis`), and claims there
+//! (with the feature `claims`).
 //!
 //! It owns the names of keys there, how a batch is divided into calls, and what
 //! is said where some calls succeeded and others did not. `script.lua` answers
-//! and records, inside of the server; `batch` speaks its language; `nodes` knows
-//! which server to ask, `link` is the connection to one. Invariants:
+//! and records, inside of the server; `batch` speaks its language; `claims` has a
+//! script of its own; `nodes` knows which server to ask, `link` is the connection to one.
+//! Invariants:
 //!
 //! - a key is read, judged and written in one script, which no other comes
 //!   between;
@@ -12,9 +14,16 @@
 //! - nothing takes longer than the timeout.
 
 mod batch;
+#[cfg(feature = "claims")]
+mod claims;
 mod failure;
 mod link;
+mod name;
 mod nodes;
+mod script;
+
+#[cfg(feature = "claims")]
+pub use claims::RedisClaims;
 
 use super::{
     Answer, AsyncConfirmer, MAX_KEY_BYTES, Record, Rule, Sighting, StoreError, StoreErrorKind,
@@ -22,12 +31,14 @@ use super::{
 use batch::{Batch, Entry};
 use failure::{Failure, refused};
 use futures_util::future::join_all;
+use name::prefix;
 use nodes::Nodes;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Sets up a [`RedisConfirmer`].
+/// Sets up a [`RedisConfirmer`], or a `RedisClaims`.
 #[derive(Clone)]
 #[must_use = "nothing is connected until `connect`"]
 pub struct RedisBuilder {
@@ -83,11 +94,21 @@ impl RedisBuilder {
         let nodes = Nodes::new(&self.urls, self.is_cluster, self.timeout / 2)?;
         within(self.timeout, nodes.reach()).await?;
         Ok(RedisConfirmer {
-            nodes,
+            nodes: Arc::new(nodes),
             prefix: prefix(&self.namespace),
             timeout: self.timeout,
             retention: self.retention,
         })
+    }
+
+    /// Connects to keep claims there instead; the retention means nothing to them.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "claims")]
+    pub async fn connect_claims(self) -> Result<RedisClaims, StoreError> {
+        Ok(self.connect().await?.claims())
     }
 }
 
@@ -150,13 +171,14 @@ impl fmt::Debug for RedisBuilder {
 /// # }
 /// ```
 pub struct RedisConfirmer {
-    nodes: Nodes,
+    nodes: Arc<Nodes>,
     prefix: Vec<u8>,
     timeout: Duration,
     retention: Option<Duration>,
 }
 
-/// What a [`RedisConfirmer`] has seen of its servers, since it connected.
+/// What a [`RedisConfirmer`], or `RedisClaims`, has seen of its servers, since it
+/// connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisStats {
@@ -192,6 +214,13 @@ impl RedisConfirmer {
     pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
         let urls = urls.into_iter().map(Into::into).collect();
         RedisBuilder { urls, is_cluster: true, ..Self::server("") }
+    }
+
+    /// Claims in the same servers, over the same connections, in a namespace of the same
+    /// name: neither meets the other's keys.
+    #[cfg(feature = "claims")]
+    pub fn claims(&self) -> RedisClaims {
+        RedisClaims::new(Arc::clone(&self.nodes), &self.prefix, self.timeout)
     }
 
     /// What it has seen of its servers. Costs a lock and a walk over them.
@@ -315,12 +344,6 @@ async fn within<T>(
     })
 }
 
-/// What the names of a namespace's keys begin with. The length keeps namespaces
-/// apart that begin alike.
-fn prefix(namespace: &str) -> Vec<u8> {
-    format!("{}:{namespace}:", namespace.len()).into_bytes()
-}
-
 /// Refuses keys that are too long for every confirmer.
 fn check_lengths<'key>(mut keys: impl Iterator<Item = &'key [u8]>) -> Result<(), StoreError> {
     match keys.find(|key| key.len() > MAX_KEY_BYTES) {
@@ -362,14 +385,6 @@ mod tests {
         assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
         assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
         assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
-    }
-
-    #[test]
-    fn namespaces_are_told_apart_from_their_keys() {
-        let name = |namespace, key: &str| [prefix(namespace), key.into()].concat();
-        assert_eq!(name("orders", "order-17"), b"6:orders:order-17");
-        assert_ne!(name("a", ":b"), name("a:", "b"));
-        assert_ne!(name("", "1:a:b"), name("a", "b"));
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! trip for each slot that nobody asked about since it moved.
 
 use super::RedisStats;
-use super::batch::Naming;
 use super::failure::{Failure, refused};
 use super::link::Link;
+use super::script::Naming;
 use crate::confirm::StoreError;
 use parking_lot::Mutex;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, Value};
