@@ -29,13 +29,18 @@ impl Lost {
         Ok(Self { tokens: Cache::new(MOST), next: AtomicU64::new(u64::from_le_bytes(start)) })
     }
 
+    /// A token that no other claim has.
+    pub(super) fn draw(&self) -> Token {
+        // Relaxed: the count alone matters.
+        Token::new(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Begins to ask for a key. Dropped before it was answered, it is lost.
     pub(super) fn asking<'a>(&'a self, id: &'a [u8]) -> Asking<'a> {
         let recalled = if self.tokens.is_empty() { None } else { self.tokens.remove(id) };
         let (token, was_lost) = match recalled {
             Some((_, token)) => (token, true),
-            // Relaxed: the count alone matters.
-            None => (Token::new(self.next.fetch_add(1, Ordering::Relaxed)), false),
+            None => (self.draw(), false),
         };
         Asking { lost: self, id, token, was_lost, is_open: true }
     }

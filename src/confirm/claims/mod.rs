@@ -71,6 +71,9 @@ pub use entry::{
 pub use memory::MemoryClaims;
 pub use outcome::{Ending, Outcome};
 
+#[cfg(feature = "postgres")]
+pub use super::postgres::PostgresClaims;
+
 use super::{Inline, StoreError};
 use std::future::Future;
 use std::sync::Arc;
