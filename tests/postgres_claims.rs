@@ -23,7 +23,7 @@ use hapax::claim::{Gate, Identity, TransactionClaim, TransactionLease};
 use hapax::confirm::PostgresBuilder;
 use hapax::confirm::claims::{Digest, Outcome, PostgresClaims};
 use servers::postgres::{PATIENCE, Postgres, client, connect, number, runtime, wait_for};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 type PostgresGate = Gate<PostgresClaims>;
 
@@ -65,8 +65,10 @@ fn bought() -> Outcome {
 }
 
 /// The work: it shows in the table how often it was done.
-async fn buy(client: &impl tokio_postgres::GenericClient, item: &str) {
-    client.execute("INSERT INTO purchase VALUES ($1)", &[&item]).await.unwrap();
+const BUY: &str = "INSERT INTO purchase VALUES ($1)";
+
+async fn buy(client: &impl GenericClient, item: &str) {
+    client.execute(BUY, &[&item]).await.unwrap();
 }
 
 /// How often an item was bought.

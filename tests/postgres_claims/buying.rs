@@ -3,7 +3,7 @@
 use super::servers::postgres::parameters;
 use super::servers::proxy::Proxy;
 use super::{
-    PATIENCE, Postgres, PostgresGate, bought, buy, client, gate, id, number, patient, payload,
+    BUY, PATIENCE, Postgres, PostgresGate, bought, buy, client, gate, id, number, patient, payload,
     purchases, runtime, shop,
 };
 use hapax::claim::TransactionClaim;
@@ -32,7 +32,7 @@ async fn try_to_buy(gate: &PostgresGate, client: &mut Client, item: &str) -> Res
         assert!(matches!(claim, TransactionClaim::Replay(_)), "{claim:?}");
         return Ok(());
     };
-    transaction.execute("INSERT INTO purchase VALUES ($1)", &[&item]).await?;
+    transaction.execute(BUY, &[&item]).await?;
     lease.complete(bought()).await?;
     Ok(transaction.commit().await?)
 }

@@ -1,7 +1,7 @@
 //! Claims in transactions that see the database as it was when they began.
 
 use super::{
-    Postgres, PostgresGate, bought, buy, client, granted, id, payload, purchases, runtime, shop,
+    BUY, Postgres, PostgresGate, bought, client, granted, id, payload, purchases, runtime, shop,
 };
 use hapax::claim::{TransactionClaim, TransactionError};
 use hapax::confirm::PostgresError;
@@ -89,7 +89,9 @@ async fn bought_at(
         Ok(other) => panic!("{other:?}"),
         Err(error) => return conflict(error.is_retryable(), &error),
     };
-    buy(&transaction, item).await;
+    if let Err(error) = transaction.execute(BUY, &[&item]).await {
+        return conflict(is_serialization_failure(&error), &error);
+    }
     if let Err(error) = lease.complete(bought()).await {
         return conflict(error.is_retryable(), &error);
     }
