@@ -97,7 +97,7 @@ impl Harness for Single {
         let builder = RedisConfirmer::server(url).namespace(namespace);
         let confirmer =
             self.runtime.block_on(builder.timeout(Duration::from_secs(10)).connect())?;
-        Ok(Blocking { confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
     }
 
     fn lose_next_reply(&self) -> bool {
@@ -146,7 +146,7 @@ impl Harness for Clustered {
         let builder = RedisConfirmer::cluster(self.cluster.urls()).namespace(namespace);
         let confirmer =
             self.runtime.block_on(builder.timeout(Duration::from_secs(10)).connect())?;
-        Ok(Blocking { confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
     }
 }
 

@@ -126,7 +126,7 @@ impl Harness for Servers {
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let confirmer = self.runtime.block_on(self.connect(namespace, PATIENCE))?;
-        Ok(Blocking { confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
     }
 
     fn lose_next_reply(&self) -> bool {

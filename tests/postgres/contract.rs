@@ -39,7 +39,7 @@ impl Harness for Bench {
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let builder = patient(&parameters(self.proxy.port())).namespace(namespace);
         let confirmer = self.runtime.block_on(builder.connect())?;
-        Ok(Blocking { confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
     }
 
     fn lose_next_reply(&self) -> bool {

@@ -1,6 +1,7 @@
 //! One check's own ground: a namespace, its rules, and tokens that never repeat.
 
 use super::Harness;
+use super::keys::Shortened;
 use super::report::{Checked, Unmet, ensure};
 use crate::confirm::{Answer, Bucket, Confirmer, Record, Rule, Sighting, StoreError, Token};
 use crate::time::Window;
@@ -143,14 +144,4 @@ pub(super) fn expect_held(
         Shortened(key)
     );
     Ok(())
-}
-
-/// A key for people.
-struct Shortened<'key>(&'key [u8]);
-
-impl std::fmt::Debug for Shortened<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let start = &self.0[..self.0.len().min(32)];
-        write!(f, "\"{}\" ({} bytes)", start.escape_ascii(), self.0.len())
-    }
 }

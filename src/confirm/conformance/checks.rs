@@ -1,16 +1,12 @@
 //! What must hold of every confirmer.
 
-use super::Harness;
+use super::callers::{CALLERS, all_at_once};
 use super::case::{
     BUCKETS, Case, NOW, ask_all, expect_all, expect_held, fixed, look_for, seen, sliding,
 };
 use super::report::{Checked, Unmet, ensure};
-use crate::confirm::{
-    Answer, Bucket, Confirmer, MAX_KEY_BYTES, Record, Rule, Sighting, StoreError,
-};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Barrier;
-use std::thread;
+use super::{Harness, keys};
+use crate::confirm::{Answer, Bucket, Confirmer, Record, Rule, Sighting, StoreError};
 
 /// A check and its name, which is also its namespace.
 pub(super) type Named<H> = (&'static str, fn(&Case<'_, H>) -> Checked);
@@ -195,8 +191,6 @@ fn refresh_keeps_the_token<H: Harness>(case: &Case<'_, H>) -> Checked {
     expect_all(&confirmer, sliding(), &refresh, seen(NOW + 1), "the refreshing one again")
 }
 
-const CALLERS: usize = 64;
-
 fn one_winner<H: Harness>(case: &Case<'_, H>) -> Checked {
     let confirmer = case.open()?;
     let keys: Vec<_> = (0..60).map(|number| format!("key {number}")).collect();
@@ -219,36 +213,18 @@ fn race<H: Harness>(
     keys: &[String],
     bucket: i64,
 ) -> Checked<Vec<usize>> {
-    let start = Barrier::new(CALLERS);
-    let caller = || -> Checked<Vec<Answer>> {
-        let mut answers = Ok(Vec::new());
-        let (single, batched) = keys.split_at(20);
-        for some in single.chunks(1).chain(batched.chunks(20)) {
-            // All at once, each time: a caller that is ahead meets nobody. So one
-            // that fails must come along, too.
-            start.wait();
-            let sightings = case.sightings(some, bucket);
-            let asked = catch_unwind(AssertUnwindSafe(|| ask_all(confirmer, rule, &sightings)));
-            let asked = asked.unwrap_or_else(|_| Err(panicked()));
-            answers = answers.and_then(|answers| Ok([answers, asked?].concat()));
-        }
-        answers
-    };
+    let (single, batched) = keys.split_at(20);
+    let batches: Vec<_> = single.chunks(1).chain(batched.chunks(20)).collect();
+    let answers = all_at_once(batches.len(), |_, round| {
+        ask_all(confirmer, rule, &case.sightings(batches[round], bucket))
+    })?;
     let mut winners = vec![0; keys.len()];
-    thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(caller)).collect();
-        for caller in callers {
-            let answers = caller.join().map_err(|_| panicked())??;
-            for (wins, answer) in winners.iter_mut().zip(answers) {
-                *wins += usize::from(answer == Answer::New);
-            }
+    for answers in answers {
+        for (wins, answer) in winners.iter_mut().zip(answers.concat()) {
+            *wins += usize::from(answer == Answer::New);
         }
-        Ok(winners)
-    })
-}
-
-fn panicked() -> Unmet {
-    Unmet::Failed("the confirmer panicked".to_owned())
+    }
+    Ok(winners)
 }
 
 fn empty_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
@@ -262,46 +238,15 @@ fn empty_key<H: Harness>(case: &Case<'_, H>) -> Checked {
 }
 
 fn long_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
-    let lengths = [255, 256, 767, 768, 3_072, 3_073, 8_191, 32_768, MAX_KEY_BYTES];
-    // Lengths of one another's beginnings; then equal in all but the last byte.
-    let mut keys: Vec<_> = lengths.map(|length| vec![b'k'; length]).into();
-    keys.extend(lengths.map(|length| [vec![b'k'; length - 1], vec![b'l']].concat()));
-    new_then_seen(case, &keys)
+    new_then_seen(case, &keys::long())
 }
 
 fn binary_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
-    let mut keys: Vec<_> = (0..=255).map(|byte| vec![byte]).collect();
-    keys.extend((0..=255).map(|byte| vec![0, byte, 0]));
-    keys.push((0..=255).collect());
-    new_then_seen(case, &keys)
+    new_then_seen(case, &keys::binary())
 }
 
-/// Keys that a store might take for one another: by letter case, by spaces or
-/// zeros at the end, by a separator, as numbers, as patterns, as equal letters.
 fn similar_keys<H: Harness>(case: &Case<'_, H>) -> Checked {
-    let keys: [&[u8]; 20] = [
-        b"order",
-        b"Order",
-        b"ORDER",
-        b"order ",
-        b"order  ",
-        b" order",
-        b"order\0",
-        b"order\0\0",
-        b"order:1",
-        b"order:1:",
-        b"order::1",
-        b"1",
-        b"01",
-        b"1.0",
-        b"1e0",
-        b"order*",
-        b"order%",
-        b"\xc3\xa9",
-        b"e\xcc\x81",
-        b"e",
-    ];
-    new_then_seen(case, &keys)
+    new_then_seen(case, &keys::SIMILAR)
 }
 
 fn thousands_in_a_batch<H: Harness>(case: &Case<'_, H>) -> Checked {
@@ -415,7 +360,7 @@ fn restart_keeps_all<H: Harness>(case: &Case<'_, H>) -> Checked {
 }
 
 /// Ends the check where the harness has no means for it.
-fn able(can: bool) -> Checked {
+pub(super) fn able(can: bool) -> Checked {
     if can { Ok(()) } else { Err(Unmet::NotRun) }
 }
 
@@ -470,7 +415,10 @@ fn cut_off<H: Harness>(case: &Case<'_, H>) -> Checked {
     case.expect(&confirmer, fixed(), (b"before", NOW), seen(NOW), "recorded before the cut")
 }
 
-fn fails_for_now<T: std::fmt::Debug>(call: &str, result: Result<T, StoreError>) -> Checked {
+pub(super) fn fails_for_now<T: std::fmt::Debug>(
+    call: &str,
+    result: Result<T, StoreError>,
+) -> Checked {
     match result {
         Ok(reply) => ensure!(false, "cut off, {call} gave {reply:?} nevertheless"),
         Err(error) => ensure!(error.is_retryable(), "cut off, {call}: {:?}", error.kind()),

@@ -1,6 +1,9 @@
 //! Holds any confirmer to the contract, ours and yours alike (feature
 //! `conformance`).
 //!
+//! With the feature `claims` there is the same for claim stores: `ClaimHarness` and
+//! `check_claims`.
+//!
 //! A [`Harness`] opens confirmers; [`check`] runs every check on them, and
 //! [`check_owned`] those of an [`OwnedStore`] besides. Each check has a
 //! namespace of its own and a name that says what must hold.
@@ -30,16 +33,22 @@
 //! fails. That takes faults below the store, which only its own tests can cause.
 
 mod blocking;
+mod callers;
 mod case;
 mod checks;
+#[cfg(feature = "claims")]
+mod claims;
 #[cfg(test)]
 mod faulty;
+mod keys;
 mod owned;
 mod report;
 #[cfg(test)]
 mod tests;
 
 pub use blocking::{BlockOn, Blocking};
+#[cfg(feature = "claims")]
+pub use claims::{ClaimHarness, check_claims};
 pub use report::{Outcome, Report};
 
 use super::{Confirmer, OwnedStore, StoreError};

@@ -58,7 +58,7 @@ impl Report {
     /// If one did, with the whole report.
     #[track_caller]
     pub fn assert(&self) {
-        assert!(self.failed().is_empty(), "the confirmer does not keep the contract:\n{self}");
+        assert!(self.failed().is_empty(), "the store does not keep the contract:\n{self}");
     }
 }
 

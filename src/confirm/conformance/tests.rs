@@ -275,7 +275,7 @@ impl AsyncConfirmer for Yielding {
     }
 }
 
-async fn yield_once() {
+pub(super) async fn yield_once() {
     let mut polls = 0;
     std::future::poll_fn(|_| {
         polls += 1;
@@ -285,7 +285,7 @@ async fn yield_once() {
 }
 
 /// Polls until the end.
-struct Polling;
+pub(super) struct Polling;
 
 impl BlockOn for Polling {
     fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -306,7 +306,7 @@ impl Harness for InMemoryAsync {
     type Confirmer = Blocking<Yielding, Polling>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
-        Ok(Blocking { confirmer: Yielding(self.0.open(namespace)?), runtime: Polling })
+        Ok(Blocking { store: Yielding(self.0.open(namespace)?), runtime: Polling })
     }
 }
 

@@ -734,7 +734,7 @@ mod conformance {
         fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
             let (cache, authority) = self.0.stores(namespace);
             let confirmer = Tiered::new(Stepping::new(&cache), Stepping::new(&authority));
-            Ok(Blocking { confirmer, runtime: Running })
+            Ok(Blocking { store: confirmer, runtime: Running })
         }
     }
 
