@@ -1,13 +1,18 @@
-//! Random calls beside the store in memory.
+//! The conformance suite, and random calls beside the store in memory.
 
-use super::{Postgres, first_claims, runtime};
+use super::servers::postgres::{OnTokio, parameters};
+use super::servers::proxy::Proxy;
+use super::{Postgres, PostgresClaims, first_claims, patient, runtime};
 use hapax::Timestamp;
-use hapax::confirm::Token;
 use hapax::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, ClaimStore, Digest, Fence, Grant, MemoryClaims, Outcome,
     SettleRequest, Settlement, Status, Terms,
 };
+use hapax::confirm::conformance::{self, Blocking, ClaimHarness, check_claims};
+use hapax::confirm::{StoreError, Token};
+use parking_lot::Mutex;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 #[path = "../model/random.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
@@ -15,6 +20,58 @@ use std::time::Duration;
 mod random;
 
 use random::Random;
+
+struct Bench {
+    server: Mutex<Postgres>,
+    proxy: Proxy,
+    runtime: Runtime,
+}
+
+impl ClaimHarness for Bench {
+    type Store = Blocking<PostgresClaims, OnTokio>;
+
+    fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
+        let builder = patient(&parameters(self.proxy.port())).namespace(namespace);
+        let store = self.runtime.block_on(builder.connect())?;
+        Ok(Blocking { store, runtime: OnTokio::of(&self.runtime) })
+    }
+
+    fn lose_next_reply(&self) -> bool {
+        // Only a statement that writes tells what was held.
+        self.proxy.lose_reply_to(b"\0\0\0\x04held");
+        true
+    }
+
+    fn cut_off(&self) -> bool {
+        self.proxy.cut();
+        true
+    }
+
+    fn reconnect(&self) {
+        self.proxy.mend();
+    }
+
+    fn restart(&self) -> bool {
+        let mut server = self.server.lock();
+        server.crash();
+        server.restart();
+        true
+    }
+}
+
+#[test]
+fn the_contract_holds() {
+    let Some(server) = Postgres::start() else { return };
+    let runtime = runtime();
+    runtime.block_on(patient(&server.parameters()).create_schema()).unwrap();
+    let proxy = Proxy::to(server.port());
+    let report = check_claims(&Bench { server: Mutex::new(server), proxy, runtime });
+    report.assert();
+    let passed = |(name, kind): (_, &conformance::Outcome)| {
+        assert_eq!(*kind, conformance::Outcome::Passed, "{name}");
+    };
+    report.outcomes().for_each(passed);
+}
 
 /// They do not end while a test runs.
 const LONG: Terms = Terms { lease: Duration::from_secs(3_600), keep: Duration::from_secs(86_400) };
