@@ -77,9 +77,7 @@ async fn purchases(client: &Client, item: &str) -> i64 {
 }
 
 #[track_caller]
-fn granted<'t>(
-    claim: TransactionClaim<'t, PostgresClaims>,
-) -> TransactionLease<'t, PostgresClaims> {
+fn granted(claim: TransactionClaim<'_, PostgresClaims>) -> TransactionLease<'_, PostgresClaims> {
     let TransactionClaim::Granted(lease) = claim else { panic!("{claim:?}") };
     lease
 }

@@ -122,7 +122,8 @@ fn random_calls_are_answered_as_in_memory() {
     runtime().block_on(async {
         let (claims, model) = (first_claims(&server).await, MemoryClaims::new());
         let mut random = Random::new(17);
-        let ids = [b"".as_slice(), b"a", b"a\0", &[b'l'; 1_024], &[b'l'; 1_025], &[b'l'; 60_000]];
+        let long = [1_024, 1_025, 60_000].map(|length| vec![b'l'; length]);
+        let ids = [b"".as_slice(), b"a", b"a\0", &long[0], &long[1], &long[2]];
         for call in 0..3_000 {
             let id = random.pick(&ids);
             let token = Token::new(random.pick(&[0, 1, 2, u64::MAX]));
