@@ -21,18 +21,13 @@ use hapax::Window;
 use hapax::confirm::{
     Answer, AsyncConfirmer, Bucket, PostgresBuilder, PostgresConfirmer, Rule, Sighting, Token,
 };
-use servers::postgres::Postgres;
+use servers::postgres::{PATIENCE, Postgres, WAITING, client, number, runtime, wait_for};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
-use tokio_postgres::{Client, NoTls};
 
 const BUCKETS: i64 = 8;
 const NOW: i64 = 29_000_000;
-
-/// How long a busy machine may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn fixed() -> Rule {
     Rule::of(&Window::fixed(Duration::from_secs(480)).buckets(8))
@@ -60,10 +55,6 @@ const fn seen(bucket: i64) -> Answer {
     Answer::Seen(Bucket::new(bucket))
 }
 
-fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
-}
-
 /// A builder with timeouts that a busy machine keeps.
 fn patient(parameters: &str) -> PostgresBuilder {
     PostgresConfirmer::builder(parameters).connect_timeout(PATIENCE).reply_timeout(PATIENCE)
@@ -74,31 +65,6 @@ async fn first_confirmer(server: &Postgres) -> PostgresConfirmer {
     let builder = patient(&server.parameters());
     builder.create_schema().await.unwrap();
     builder.connect().await.unwrap()
-}
-
-/// A connection past the confirmer.
-async fn client(server: &Postgres) -> Client {
-    let (client, connection) = tokio_postgres::connect(&server.parameters(), NoTls).await.unwrap();
-    tokio::spawn(async move { drop(connection.await) });
-    client
-}
-
-/// What a query that gives one number gives.
-async fn number(client: &Client, query: &str) -> i64 {
-    client.query_one(query, &[]).await.unwrap().get(0)
-}
-
-/// How many of the confirmers' connections wait for a lock.
-const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
-    WHERE application_name = 'hapax' AND wait_event_type = 'Lock'";
-
-/// Waits until a query gives `wanted`.
-async fn wait_for(client: &Client, query: &str, wanted: i64) {
-    let started = Instant::now();
-    while number(client, query).await != wanted {
-        assert!(started.elapsed() < PATIENCE, "gave up waiting for {wanted}: {query}");
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Asks until there are answers; asking again must always be worth it.

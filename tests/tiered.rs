@@ -7,21 +7,20 @@
 mod servers;
 
 use hapax::Window;
-use hapax::confirm::conformance::{BlockOn, Blocking, Harness, Outcome, check};
+use hapax::confirm::conformance::{Blocking, Harness, Outcome, check};
 use hapax::confirm::{
     Answer, AsyncConfirmer, Bucket, PostgresConfirmer, Record, RedisConfirmer, Rule, Sighting,
     StoreError, StoreErrorKind, Tiered, Token,
 };
 use parking_lot::Mutex;
-use servers::postgres::{Postgres, parameters};
+use servers::postgres::{OnTokio, Postgres, parameters};
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis};
 use servers::{is_installed, wait_until};
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -113,20 +112,12 @@ impl Servers {
 
 // --- the contract ------------------------------------------------------------
 
-struct OnTokio(Handle);
-
-impl BlockOn for OnTokio {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
-    }
-}
-
 impl Harness for Servers {
     type Confirmer = Blocking<RedisBeforePostgres, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let confirmer = self.runtime.block_on(self.connect(namespace, PATIENCE))?;
-        Ok(Blocking { store: confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
     fn lose_next_reply(&self) -> bool {

@@ -55,6 +55,38 @@ pub enum LeaseError {
     Store(#[source] StoreError),
 }
 
+/// Why a claim in the caller's own transaction could not be made or settled. Nothing of it is
+/// recorded, and the transaction can only be rolled back.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// A statement failed: because the transaction lost to others
+    /// ([`PostgresError::Conflict`](crate::confirm::PostgresError::Conflict)), its connection
+    /// broke, or the database refused it.
+    #[error("the transaction must be rolled back: {0}")]
+    Store(#[source] StoreError),
+    /// The transaction does not hold the key any more: it was rolled back to a savepoint from
+    /// before the claim.
+    #[error(
+        "the claim was undone by a rollback to a savepoint: settle claims before, or roll \
+         all of the transaction back"
+    )]
+    Undone,
+    /// The identity is longer than stores must take.
+    #[error("an identity of {0} bytes is longer than {MAX_KEY_BYTES}: hash its key first")]
+    TooLong(usize),
+}
+
+#[cfg(feature = "postgres")]
+impl TransactionError {
+    /// True iff the same transaction, rolled back and run again from its start, may succeed
+    /// without anybody having done anything.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_retryable())
+    }
+}
+
 /// Why [`run`](super::Gate::run) has no fresh outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -91,6 +91,10 @@ impl<S> Gate<S> {
         GateBuilder::new(store)
     }
 
+    pub(super) fn inner(&self) -> &Inner<S> {
+        &self.inner
+    }
+
     pub(super) fn new(
         store: S,
         terms: Terms,
@@ -130,27 +134,16 @@ impl<S> Gate<S> {
     }
 
     fn outcome(&self, id: &Identity, digest: Digest, asked: Asked, hold: Hold<S>) -> Claim<S> {
-        let counts = &self.inner.counts;
+        self.inner.counts.claimed(&asked.answer);
         let (grant, is_confirmed) = match asked.answer {
             Answer::Granted(grant) => (grant, true),
             Answer::Unconfirmed(grant) => (grant, false),
-            Answer::Finished(outcome) => {
-                counts.replayed.add();
-                return Claim::Replay(outcome);
-            }
+            Answer::Finished(outcome) => return Claim::Replay(outcome),
             Answer::InFlight { since, remaining } => {
-                counts.in_flight.add();
                 return Claim::InFlight(InFlight { since, remaining });
             }
-            Answer::Mismatch => {
-                counts.mismatched.add();
-                return Claim::Mismatch;
-            }
+            Answer::Mismatch => return Claim::Mismatch,
         };
-        counts.granted.add();
-        if grant.is_takeover {
-            counts.taken_over.add();
-        }
         let claim = (id.clone(), digest, asked.token);
         let deadline = asked.at.saturating_add(self.inner.terms.lease);
         let gate = Arc::clone(&self.inner);
@@ -311,6 +304,11 @@ impl<S> Inner<S> {
         self.clock.now()
     }
 
+    #[cfg(feature = "postgres")]
+    pub(super) const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     async fn claim<A: AsyncClaimStore>(
         &self,
         store: A,
@@ -432,7 +430,8 @@ impl<S> Inner<S> {
         Ok(())
     }
 
-    fn cut_to_size(&self, outcome: Outcome) -> Outcome {
+    /// An outcome, or the tombstone in its place if it is too large.
+    pub(super) fn cut_to_size(&self, outcome: Outcome) -> Outcome {
         if outcome.len() <= self.max_outcome_bytes {
             return outcome;
         }
@@ -440,7 +439,11 @@ impl<S> Inner<S> {
         Outcome::tombstone(outcome.ending())
     }
 
-    const fn settlement<'a>(&self, token: Token, settlement: Settlement<'a>) -> SettleRequest<'a> {
+    pub(super) const fn settlement<'a>(
+        &self,
+        token: Token,
+        settlement: Settlement<'a>,
+    ) -> SettleRequest<'a> {
         SettleRequest { token, settlement, terms: self.terms }
     }
 }

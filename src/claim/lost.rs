@@ -17,7 +17,8 @@ thread_local! {
     static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(()));
 }
 
-fn new_token() -> Token {
+/// A token that no other claim has.
+pub(super) fn new_token() -> Token {
     NEXT.with(|next| Token::new(next.replace(next.get().wrapping_add(1))))
 }
 

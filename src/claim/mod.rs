@@ -24,11 +24,17 @@ mod lease;
 mod lost;
 mod run;
 mod stats;
+#[cfg(feature = "postgres")]
+mod transaction;
 mod wait;
 
 pub use builder::{Failures, GateBuilder};
+#[cfg(feature = "postgres")]
+pub use error::TransactionError;
 pub use error::{ClaimError, GateError, LeaseError, RunError};
 pub use gate::{Claim, Gate, InFlight};
 pub use identity::Identity;
 pub use lease::Lease;
 pub use stats::GateStats;
+#[cfg(feature = "postgres")]
+pub use transaction::{TransactionClaim, TransactionLease, Within};

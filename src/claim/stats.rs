@@ -1,5 +1,6 @@
 //! What claims come to, counted.
 
+use crate::confirm::claims::Answer;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,6 +44,23 @@ macro_rules! counts {
 }
 
 counts!(granted, taken_over, replayed, in_flight, mismatched, succeeded, failed, tombstones, stale);
+
+impl Counts {
+    /// What a claim has come to.
+    pub(super) fn claimed(&self, answer: &Answer) {
+        match answer {
+            Answer::Granted(grant) | Answer::Unconfirmed(grant) => {
+                self.granted.add();
+                if grant.is_takeover {
+                    self.taken_over.add();
+                }
+            }
+            Answer::Finished(_) => self.replayed.add(),
+            Answer::InFlight { .. } => self.in_flight.add(),
+            Answer::Mismatch => self.mismatched.add(),
+        }
+    }
+}
 
 /// Relaxed throughout: they count, and guard nothing.
 #[derive(Default)]

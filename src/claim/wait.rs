@@ -50,10 +50,18 @@ impl Patience {
         Self { start: Instant::now(), limit, pause: FIRST_PAUSE }
     }
 
+    /// How long they are still ready to, in all.
+    pub(super) fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.start.elapsed())
+    }
+
     /// How long to wait before asking again, for a key that may be taken over after
     /// `remaining`; `None`: no longer.
     pub(super) fn pause(&mut self, remaining: Duration) -> Option<Duration> {
-        let left = self.limit.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero())?;
+        let left = self.left();
+        if left.is_zero() {
+            return None;
+        }
         let pause = self.pause.min(left).min(remaining.max(FIRST_PAUSE));
         self.pause = LONGEST_PAUSE.min(self.pause * 2);
         Some(pause)

@@ -1,16 +1,15 @@
 //! The conformance suite, and random calls beside the confirmer in memory.
 
-use super::servers::postgres::{Postgres, parameters};
+use super::servers::postgres::{OnTokio, Postgres, parameters};
 use super::servers::proxy::Proxy;
 use super::{first_confirmer, fixed, patient, runtime, sliding};
-use hapax::confirm::conformance::{BlockOn, Blocking, Harness, Outcome, check};
+use hapax::confirm::conformance::{Blocking, Harness, Outcome, check};
 use hapax::confirm::{
     AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, PostgresConfirmer, Sighting, StoreError,
     Token,
 };
 use parking_lot::Mutex;
-use std::future::Future;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 #[path = "../model/random.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
@@ -18,14 +17,6 @@ use tokio::runtime::{Handle, Runtime};
 mod random;
 
 use random::Random;
-
-struct OnTokio(Handle);
-
-impl BlockOn for OnTokio {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
-    }
-}
 
 struct Bench {
     server: Mutex<Postgres>,
@@ -39,7 +30,7 @@ impl Harness for Bench {
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let builder = patient(&parameters(self.proxy.port())).namespace(namespace);
         let confirmer = self.runtime.block_on(builder.connect())?;
-        Ok(Blocking { store: confirmer, runtime: OnTokio(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
     fn lose_next_reply(&self) -> bool {

@@ -1,12 +1,25 @@
 //! PostgreSQL, one server.
 
 use super::{Process, free_port, is_installed, wait_until};
+#[cfg(feature = "conformance")]
+use hapax::confirm::conformance::BlockOn;
 use std::fs;
+#[cfg(feature = "conformance")]
+use std::future::Future;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+#[cfg(feature = "conformance")]
+use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
+use tokio_postgres::{Client, NoTls};
+
+/// How long a busy machine may take for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Debian's `nobody` and `nogroup`: the server refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -118,6 +131,58 @@ impl Drop for Postgres {
             self.resume();
             self.crash();
         }
+    }
+}
+
+/// Lets the plain threads of a conformance suite ask an asynchronous store.
+#[cfg(feature = "conformance")]
+pub struct OnTokio(Handle);
+
+#[cfg(feature = "conformance")]
+impl OnTokio {
+    pub fn of(runtime: &Runtime) -> Self {
+        Self(runtime.handle().clone())
+    }
+}
+
+#[cfg(feature = "conformance")]
+impl BlockOn for OnTokio {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.0.block_on(future)
+    }
+}
+
+pub fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap()
+}
+
+/// A connection past what is tested.
+pub async fn client(server: &Postgres) -> Client {
+    connect(&server.parameters()).await
+}
+
+/// A connection of the test's own.
+pub async fn connect(parameters: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(parameters, NoTls).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}
+
+/// What a query that gives one number gives.
+pub async fn number(client: &Client, query: &str) -> i64 {
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// How many of the pools' connections wait for a lock.
+pub const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'hapax' AND wait_event_type = 'Lock'";
+
+/// Waits until a query gives `wanted`.
+pub async fn wait_for(client: &Client, query: &str, wanted: i64) {
+    let started = Instant::now();
+    while number(client, query).await != wanted {
+        assert!(started.elapsed() < PATIENCE, "gave up waiting for {wanted}: {query}");
+        sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Proxy {
 struct Shared {
     target: u16,
     loses_reply: AtomicBool,
+    /// To what the reply is to be lost.
+    doomed: Mutex<Option<Vec<u8>>>,
     is_cut: AtomicBool,
     is_closed: AtomicBool,
     wires: Mutex<Vec<Wire>>,
@@ -36,6 +38,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             target,
             loses_reply: AtomicBool::new(false),
+            doomed: Mutex::default(),
             is_cut: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             wires: Mutex::default(),
@@ -60,6 +63,12 @@ impl Proxy {
     /// with it.
     pub fn lose_next_reply(&self) {
         self.shared.loses_reply.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the server's reply to the next message with these bytes in it vanish, and the
+    /// connection with it.
+    pub fn lose_reply_to(&self, bytes: &[u8]) {
+        *self.shared.doomed.lock().unwrap() = Some(bytes.to_owned());
     }
 
     /// Ends all connections, and each new one at once.
@@ -105,16 +114,28 @@ impl Shared {
         let wire = Wire { ends: [again(&client), again(&server)], is_held: Arc::clone(&is_held) };
         self.wires.lock().unwrap().push(wire);
         let (from_client, to_server) = (again(&client), again(&server));
+        let is_doomed = Arc::new(AtomicBool::new(false));
+        let (shared, dooms) = (Arc::clone(self), Arc::clone(&is_doomed));
         thread::spawn(move || {
-            carry(from_client, to_server, || {
+            carry(from_client, to_server, |bytes| {
                 wait_until("the proxy releases", || !is_held.load(Ordering::SeqCst));
+                dooms.fetch_or(shared.dooms(bytes), Ordering::SeqCst);
                 true
             });
         });
         let shared = Arc::clone(self);
         thread::spawn(move || {
-            carry(server, client, || !shared.loses_reply.swap(false, Ordering::SeqCst));
+            carry(server, client, |_| {
+                let is_lost = is_doomed.load(Ordering::SeqCst);
+                !is_lost && !shared.loses_reply.swap(false, Ordering::SeqCst)
+            });
         });
+    }
+
+    /// True iff the reply to these bytes is to be lost.
+    fn dooms(&self, bytes: &[u8]) -> bool {
+        let found = |doomed: &mut Vec<u8>| bytes.windows(doomed.len()).any(|part| part == doomed);
+        self.doomed.lock().unwrap().take_if(found).is_some()
     }
 
     fn set_held(&self, is_held: bool) {
@@ -132,10 +153,10 @@ impl Shared {
 }
 
 /// Carries bytes one way until either end hangs up, or they are not `let_through`.
-fn carry(mut from: TcpStream, mut to: TcpStream, let_through: impl Fn() -> bool) {
+fn carry(mut from: TcpStream, mut to: TcpStream, let_through: impl Fn(&[u8]) -> bool) {
     let mut bytes = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
-        if !let_through() || to.write_all(&bytes[..length]).is_err() {
+        if !let_through(&bytes[..length]) || to.write_all(&bytes[..length]).is_err() {
             break;
         }
     }

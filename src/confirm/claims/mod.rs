@@ -73,6 +73,8 @@ pub use outcome::{Ending, Outcome};
 
 #[cfg(feature = "redis")]
 pub use super::redis::RedisClaims;
+#[cfg(feature = "postgres")]
+pub use super::postgres::PostgresClaims;
 
 use super::{Inline, StoreError};
 use std::future::Future;

@@ -8,15 +8,15 @@ use std::io;
 use std::time::Duration;
 use tokio_postgres::Error;
 
-/// Why a [`PostgresConfirmer`](super::PostgresConfirmer) could not answer, where it
-/// is not the server's own error: the source of a [`StoreError`].
+/// Why a [`PostgresConfirmer`](super::PostgresConfirmer), or claims in PostgreSQL, could
+/// not answer, where it is not the server's own error: the source of a [`StoreError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
     /// The table is missing, or not as this version of Hapax needs it.
     #[error(
-        "there is no table hapax_record of this version: call PostgresBuilder::create_schema, or \
-         have PostgresConfirmer::SCHEMA run by whoever may create tables"
+        "there is no table of this version: call PostgresBuilder::create_schema, or have the \
+         SCHEMA of PostgresConfirmer or PostgresClaims run by whoever may create tables"
     )]
     Schema(#[source] Error),
     /// No server among those named takes writes: a standby, or one set to read
@@ -26,6 +26,9 @@ pub enum PostgresError {
     /// Neither a free connection nor a new one in time.
     #[error("no connection within {0:?}: allow more connections, or more time to connect")]
     NoConnection(Duration),
+    /// The caller's transaction met others, and one of them had to give way.
+    #[error("the transaction lost to others: roll it back, and run it again from its start")]
+    Conflict(#[source] Error),
     /// No reply in time.
     #[error("no reply within {0:?}: send smaller batches, or allow more time to reply")]
     NoReply(Duration),
@@ -76,6 +79,24 @@ pub(super) fn of_request(error: Error) -> StoreError {
         state if NO_SCHEMA.contains(&state) => StoreError::new(kind, PostgresError::Schema(error)),
         _ => StoreError::new(kind, error),
     }
+}
+
+/// The error of a request in a caller's transaction: unless that commits, nothing is
+/// recorded, whatever the server made of the request.
+#[cfg(feature = "claims")]
+pub(super) fn of_transaction(error: Error) -> StoreError {
+    if has_lost(&error) {
+        return StoreError::new(Unavailable, PostgresError::Conflict(error));
+    }
+    let error = of_request(error);
+    let is_open = matches!(error.kind(), Timeout | Uncertain);
+    if is_open { StoreError::new(Unavailable, error) } else { error }
+}
+
+/// True iff a lock was not free within the session's `lock_timeout`.
+#[cfg(feature = "claims")]
+pub(super) fn is_locked_out(error: &Error) -> bool {
+    state(error) == Some("55P03")
 }
 
 /// The error of connecting, when nothing was asked yet.

@@ -34,7 +34,7 @@ pub(super) fn all_stored<'key>(
 ///
 /// The latter is one byte longer than any key of the first kind, so neither is
 /// taken for the other.
-fn stored(key: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn stored(key: &[u8]) -> Cow<'_, [u8]> {
     if key.len() <= LONGEST {
         return Cow::Borrowed(key);
     }

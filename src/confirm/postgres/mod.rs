@@ -1,35 +1,37 @@
-//! A confirmer that any number of processes share, in PostgreSQL (feature `postgres`).
+//! A confirmer that any number of processes share, in PostgreSQL (feature `postgres`),
+//! and claims that they share (`claims`).
 //!
-//! It owns the table, what is asked of it (`sql`), and the connections
+//! It owns the tables, what is asked of them (`sql`), and the connections
 //! (`sessions`). A batch is one statement and one transaction, but for keys that
 //! come twice in it and move (`batch`). Invariants:
 //!
 //! - every wait ends: for a connection, for a reply, and, on the server, for a
 //!   lock;
 //! - a connection whose request got no reply is never used again;
-//! - the server's clock decides nothing.
+//! - the server's clock decides nothing about keys. About claims it decides alone.
 
 mod batch;
+mod builder;
+#[cfg(feature = "claims")]
+mod claims;
 mod failure;
 mod key;
 mod sessions;
 mod sql;
 
+pub use builder::PostgresBuilder;
+#[cfg(feature = "claims")]
+pub use claims::PostgresClaims;
 pub use failure::PostgresError;
 
 use super::{Answer, AsyncConfirmer, Bucket, Record, Rule, Sighting, StoreError};
 use crate::time::Window;
 use batch::{Batch, Round, held, records};
-use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
-use failure::{of_later_round, refused, unreadable};
+use failure::of_later_round;
 use key::all_stored;
 use sessions::{Parameter, Sessions};
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Config, NoTls, Row, Socket};
+use tokio_postgres::Row;
 
 /// Records that one statement of [`expire`](AsyncConfirmer::expire) deletes at most.
 /// It holds their locks for 2 to 7 ms, measured over a million records in memory.
@@ -37,159 +39,6 @@ const EXPIRE_ROWS: i64 = 2_000;
 
 /// Statements of one call of [`expire`](AsyncConfirmer::expire).
 const EXPIRE_STEPS: usize = 500;
-
-/// A namespace's name may be this long, in bytes.
-const LONGEST_NAMESPACE: usize = 255;
-
-/// Sets up a [`PostgresConfirmer`].
-#[derive(Clone)]
-#[must_use = "nothing is connected until `connect`"]
-pub struct PostgresBuilder {
-    parameters: String,
-    namespace: String,
-    connections: usize,
-    connect_timeout: Duration,
-    reply_timeout: Duration,
-    manager: Arc<dyn Fn(Config) -> Manager + Send + Sync>,
-}
-
-impl PostgresBuilder {
-    /// Whose keys these are; `default` unless told. Up to 255 bytes.
-    ///
-    /// Keys of different namespaces never meet, though they share the table.
-    pub fn namespace(mut self, name: impl Into<String>) -> Self {
-        self.namespace = name.into();
-        self
-    }
-
-    /// How many connections there may be at once, one at least; 8 unless told.
-    ///
-    /// Each serves one call at a time; further calls wait for a free one.
-    pub const fn connections(mut self, most: usize) -> Self {
-        self.connections = most;
-        self
-    }
-
-    /// How long a call waits for a free connection or a new one, 3 s unless told.
-    ///
-    /// A call that waited in vain fails with
-    /// [`Unavailable`](super::StoreErrorKind::Unavailable).
-    pub const fn connect_timeout(mut self, most: Duration) -> Self {
-        self.connect_timeout = most;
-        self
-    }
-
-    /// How long a call then waits for a reply, 5 s unless told.
-    ///
-    /// A call that waited in vain fails with
-    /// [`Timeout`](super::StoreErrorKind::Timeout). The server gives its statements up
-    /// after the same time, in whole milliseconds.
-    pub const fn reply_timeout(mut self, most: Duration) -> Self {
-        self.reply_timeout = most;
-        self
-    }
-
-    /// What encrypts the connections; nothing unless told, and a server that demands
-    /// encryption then refuses them.
-    ///
-    /// The crates postgres-native-tls and tokio-postgres-rustls have such connectors.
-    /// Whether one is used is up to `sslmode` among the connection's parameters.
-    pub fn tls<T>(mut self, connector: T) -> Self
-    where
-        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-        T::Stream: Send + Sync,
-        T::TlsConnect: Send + Sync,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        self.manager = Arc::new(move |config| manager(config, connector.clone()));
-        self
-    }
-
-    /// Creates the table and its index, [`PostgresConfirmer::SCHEMA`], in the first
-    /// schema of the connection's `search_path`; where they are there, does nothing.
-    ///
-    /// Several callers may do so at once.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`connect`](Self::connect);
-    /// [`Refused`](super::StoreErrorKind::Refused) without the right to create tables.
-    pub async fn create_schema(&self) -> Result<(), StoreError> {
-        self.sessions()?.execute(&sql::create_schema()).await
-    }
-
-    /// Connects, and makes sure that the table is there.
-    ///
-    /// This and every later call needs a tokio runtime, one that outlives the confirmer:
-    /// its tasks serve the connections.
-    ///
-    /// # Errors
-    ///
-    /// [`Unavailable`](super::StoreErrorKind::Unavailable) if no server can be reached, or
-    /// none that takes writes ([`PostgresError::ReadOnly`]);
-    /// [`Refused`](super::StoreErrorKind::Refused) if parameters or settings cannot be
-    /// used, the server lets nobody in with them, the table is missing
-    /// ([`PostgresError::Schema`]), or there is no runtime.
-    ///
-    /// # Panics
-    ///
-    /// In a runtime whose timers or network are off.
-    pub async fn connect(self) -> Result<PostgresConfirmer, StoreError> {
-        let sessions = self.sessions()?;
-        let confirmer = PostgresConfirmer { namespace: self.namespace, sessions };
-        // About no keys: whatever would fail later does so now.
-        confirmer.ask(&Round::default(), Rule::of(&Window::unbounded())).await?;
-        Ok(confirmer)
-    }
-
-    fn sessions(&self) -> Result<Sessions, StoreError> {
-        if self.namespace.len() > LONGEST_NAMESPACE || self.namespace.contains('\0') {
-            return Err(refused("a namespace has at most 255 bytes, and none of them is zero"));
-        }
-        if self.connections == 0 || self.connect_timeout.is_zero() || self.reply_timeout.is_zero() {
-            return Err(refused("connections and timeouts must be more than zero"));
-        }
-        let manager = (self.manager)(self.config()?);
-        Sessions::new(manager, self.connections, self.connect_timeout, self.reply_timeout)
-    }
-
-    fn config(&self) -> Result<Config, StoreError> {
-        let mut config = self.parameters.parse::<Config>().map_err(refused)?;
-        if config.get_application_name().is_none() {
-            config.application_name("hapax");
-        }
-        // One address that does not answer must not use up the time for all.
-        let addresses = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
-        config.connect_timeout(self.connect_timeout / addresses as u32);
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        Ok(config)
-    }
-}
-
-impl fmt::Debug for PostgresBuilder {
-    /// Without the parameters: there may be a password among them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresBuilder")
-            .field("namespace", &self.namespace)
-            .field("connections", &self.connections)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("reply_timeout", &self.reply_timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-fn manager<T>(config: Config, connector: T) -> Manager
-where
-    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-    T::Stream: Send + Sync,
-    T::TlsConnect: Send + Sync,
-    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-{
-    // `Fast` asks nothing of a connection before it is used again: those whose
-    // requests failed are closed, and one that has broken since says so.
-    let fast = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    Manager::from_config(config, connector, fast)
-}
 
 /// A confirmer in a PostgreSQL database, version 12 or later, that any number of
 /// processes share.
@@ -248,14 +97,7 @@ impl PostgresConfirmer {
     ///
     /// Where several hosts are named, the first that takes writes is used.
     pub fn builder(parameters: &str) -> PostgresBuilder {
-        PostgresBuilder {
-            parameters: parameters.to_owned(),
-            namespace: "default".to_owned(),
-            connections: 8,
-            connect_timeout: Duration::from_secs(3),
-            reply_timeout: Duration::from_secs(5),
-            manager: Arc::new(|config| manager(config, NoTls)),
-        }
+        PostgresBuilder::new(parameters)
     }
 
     async fn ask(&self, round: &Round<'_>, rule: Rule) -> Result<Vec<Record>, StoreError> {
@@ -270,6 +112,45 @@ impl PostgresConfirmer {
         let stored = all_stored(keys.iter().copied())?;
         let stored: Vec<&[u8]> = stored.iter().map(|key| &**key).collect();
         self.sessions.rows(statement, &[&self.namespace, &stored]).await
+    }
+}
+
+impl PostgresBuilder {
+    /// Creates the table and its index, [`PostgresConfirmer::SCHEMA`], in the first
+    /// schema of the connection's `search_path`; where they are there, does nothing.
+    ///
+    /// Several callers may do so at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect);
+    /// [`Refused`](super::StoreErrorKind::Refused) without the right to create tables.
+    pub async fn create_schema(&self) -> Result<(), StoreError> {
+        self.sessions()?.execute(&sql::create(sql::SCHEMA)).await
+    }
+
+    /// Connects, and makes sure that the table is there.
+    ///
+    /// This and every later call needs a tokio runtime, one that outlives the confirmer:
+    /// its tasks serve the connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable) if no server can be reached, or
+    /// none that takes writes ([`PostgresError::ReadOnly`]);
+    /// [`Refused`](super::StoreErrorKind::Refused) if parameters or settings cannot be
+    /// used, the server lets nobody in with them, the table is missing
+    /// ([`PostgresError::Schema`]), or there is no runtime.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose timers or network are off.
+    pub async fn connect(self) -> Result<PostgresConfirmer, StoreError> {
+        let (namespace, sessions) = self.into_parts()?;
+        let confirmer = PostgresConfirmer { namespace, sessions };
+        // About no keys: whatever would fail later does so now.
+        confirmer.ask(&Round::default(), Rule::of(&Window::unbounded())).await?;
+        Ok(confirmer)
     }
 }
 
@@ -305,10 +186,7 @@ impl AsyncConfirmer for PostgresConfirmer {
     async fn expire(&self, before: Bucket) -> Result<(), StoreError> {
         for _ in 0..EXPIRE_STEPS {
             let parameters: [Parameter<'_>; 3] = [&self.namespace, &before.number(), &EXPIRE_ROWS];
-            let rows = self.sessions.rows(sql::EXPIRE, &parameters).await?;
-            let [count] = &*rows else { return Err(unreadable("no count of deleted records")) };
-            let deleted: i64 = count.try_get(0).map_err(unreadable)?;
-            if deleted < EXPIRE_ROWS {
+            if self.sessions.number(sql::EXPIRE, &parameters).await? < EXPIRE_ROWS {
                 break;
             }
         }

@@ -1,6 +1,8 @@
 //! Connections to the server: a pool of them, and how long anybody waits.
 
-use super::failure::{has_lost, no_connection, no_reply, of_connecting, of_request, refused};
+use super::failure::{
+    has_lost, no_connection, no_reply, of_connecting, of_request, refused, unreadable,
+};
 use super::sql;
 use crate::confirm::StoreError;
 use deadpool_postgres::{Hook, HookError, Manager, Object, Pool};
@@ -50,6 +52,17 @@ impl Sessions {
         let session = self.session().await?;
         let reply = timeout(self.reply_timeout, rows(&session, statement, parameters)).await;
         self.settle(session, reply)
+    }
+
+    /// The one number that a statement gives.
+    pub(super) async fn number(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<i64, StoreError> {
+        let rows = self.rows(statement, parameters).await?;
+        let [row] = &*rows else { return Err(unreadable(format!("{} numbers", rows.len()))) };
+        row.try_get(0).map_err(unreadable)
     }
 
     /// Has statements done that give nothing.

@@ -26,10 +26,10 @@ CREATE TABLE IF NOT EXISTS hapax_record (
 CREATE INDEX IF NOT EXISTS hapax_record_expiry ON hapax_record ((namespace || ''), bucket);
 "#;
 
-/// [`SCHEMA`] for callers of whom several may start at once: without the lock, two
+/// A schema for callers of whom several may start at once: without the lock, two
 /// who find nothing both create it, and one fails.
-pub(super) fn create_schema() -> String {
-    format!("BEGIN; SELECT pg_advisory_xact_lock(6868617061780001); {SCHEMA} COMMIT")
+pub(super) fn create(schema: &str) -> String {
+    format!("BEGIN; SELECT pg_advisory_xact_lock(6868617061780001); {schema} COMMIT")
 }
 
 /// What a connection is told before its first statement.
