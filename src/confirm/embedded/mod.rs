@@ -1,14 +1,16 @@
-//! A confirmer in one file on this machine (feature `embedded`).
+//! A confirmer, and a claim store, in one file each on this machine (feature `embedded`).
 //!
 //! It owns the `file`, what is promised of it (durability, its size, its one
 //! owner), and the `commits` that many callers share. `store` keeps the confirmer's
 //! records, over redb, `overlay` those that were written last, and `medium` is the file
-//! as redb sees it. Invariants:
+//! as redb sees it. Claims are in `claims`. Invariants:
 //!
 //! - an answer leaves only when what it says is as durable as was promised;
 //! - after a failed write nothing more is written, and no more is answered: what
 //!   of the failed write lasts is known again when the file is opened anew.
 
+#[cfg(feature = "claims")]
+mod claims;
 mod commits;
 #[cfg(test)]
 mod disk;
@@ -31,6 +33,9 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 use store::{Reply, Request, Store};
+
+#[cfg(feature = "claims")]
+pub use claims::{EmbeddedClaims, EmbeddedClaimsBuilder};
 
 /// What an answer of an embedded store outlives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

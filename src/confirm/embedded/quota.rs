@@ -52,6 +52,11 @@ impl Quota {
     pub(super) const fn release(&mut self, bytes: u64) {
         self.changed_bytes = self.changed_bytes.saturating_add(bytes);
     }
+
+    /// What of the limit is left to those who have priority, if they take any.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.limit_bytes.unwrap_or_default() / 8
+    }
 }
 
 #[cfg(test)]
