@@ -102,6 +102,52 @@ fn sweep(stage: &Stage) -> u64 {
     calls
 }
 
+#[cfg(feature = "conformance")]
+mod conformance {
+    use super::*;
+    use crate::confirm::conformance::{ClaimHarness, check_claims};
+
+    struct Files {
+        folder: TempDir,
+        clock: Arc<ManualClock>,
+        durability: Durability,
+    }
+
+    impl ClaimHarness for Files {
+        type Store = EmbeddedClaims;
+
+        fn open(&self, namespace: &str) -> Result<EmbeddedClaims, StoreError> {
+            let path = self.folder.path().join(namespace);
+            builder(&path).durability(self.durability).clock(self.clock.clone()).open()
+        }
+
+        fn clock(&self) -> Option<&ManualClock> {
+            Some(&self.clock)
+        }
+
+        /// A restart of the store is one more opening of its file.
+        fn restart(&self) -> bool {
+            true
+        }
+    }
+
+    fn assert_conforms(durability: Durability) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        check_claims(&Files { folder, clock, durability }).assert();
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        assert_conforms(Durability::Os);
+    }
+
+    #[test]
+    fn keeps_the_contract_synced() {
+        assert_conforms(Durability::Synced);
+    }
+}
+
 /// What is done to a store and its model; identities are few, so that they meet.
 #[derive(Clone, Debug)]
 enum Step {
