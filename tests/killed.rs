@@ -1,19 +1,25 @@
-//! What an embedded confirmer has acknowledged outlives its process, however
-//! that ends: a child says which keys were acknowledged, and is killed.
+//! What an embedded store has acknowledged outlives its process, however
+//! that ends: a child says what was acknowledged, and is killed.
 //!
 //! `HAPAX_KILLS` sets how often; `scripts/prove` asks for a thousand.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "claims")]
+#[path = "killed/claims.rs"]
+mod claims;
+
 use hapax::Window;
 use hapax::confirm::{
     Answer, Bucket, Confirmer, Durability, EmbeddedConfirmer, Rule, Sighting, Token,
 };
 use std::env;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -70,45 +76,59 @@ fn child() {
                     let from = first + batch * BATCH;
                     let answers = ask(store, from, from);
                     assert!(answers.iter().all(|answer| *answer == Answer::New));
-                    let mut out = std::io::stdout().lock();
-                    writeln!(out, "acknowledged {from}").unwrap();
-                    out.flush().unwrap();
+                    acknowledge(from);
                 }
             });
         }
     });
 }
 
-/// Runs a child until it has acknowledged so many batches, kills it, and gives
-/// those that it has acknowledged by then.
-fn killed(path: &Path, first: u64, after: usize) -> Vec<u64> {
+/// Says that something was acknowledged.
+fn acknowledge(what: impl Display) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "acknowledged {what}").unwrap();
+    out.flush().unwrap();
+}
+
+/// Runs a child until it has acknowledged so much, kills it, and gives what it has
+/// acknowledged by then.
+fn killed<T: FromStr>(child: &str, path: &Path, first: u64, after: usize) -> Vec<T> {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture"])
+        .args([child, "--exact", "--nocapture"])
         .env(FILE, path)
         .env(FIRST, first.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut batches = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
-    let mut acknowledged: Vec<u64> = batches.by_ref().take(after).collect();
+    let mut said = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
+    let mut acknowledged: Vec<T> = said.by_ref().take(after).collect();
     child.kill().unwrap();
-    acknowledged.extend(batches);
+    acknowledged.extend(said);
     child.wait().unwrap();
     assert!(acknowledged.len() >= after, "the child ended by itself");
     acknowledged
 }
 
+/// How often a child is killed.
+fn rounds() -> u64 {
+    env::var("HAPAX_KILLS").map_or(5, |rounds| rounds.parse().unwrap())
+}
+
+/// How much a child is let do in a round.
+fn patience(round: u64) -> usize {
+    (round.wrapping_mul(0x9e37_79b9) % 40 + 1) as usize
+}
+
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
-    let rounds = env::var("HAPAX_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
+    let rounds = rounds();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     let mut kept = 0;
     for round in 0..rounds {
         let first = round * ROUND;
-        let after = round.wrapping_mul(0x9e37_79b9) % 40 + 1;
-        let acknowledged = killed(&path, first, after as usize);
+        let acknowledged: Vec<u64> = killed("child", &path, first, patience(round));
         let store = open(&path);
         for from in &acknowledged {
             let answers = ask(&store, *from, u64::MAX / 2);

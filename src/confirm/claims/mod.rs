@@ -63,6 +63,8 @@ mod entry;
 mod memory;
 mod outcome;
 
+#[cfg(feature = "embedded")]
+pub use super::embedded::{EmbeddedClaims, EmbeddedClaimsBuilder};
 pub use digest::Digest;
 pub use entry::{
     Answer, ClaimRequest, Decision, Entry, Fence, Grant, SettleRequest, Settled, Settlement, State,

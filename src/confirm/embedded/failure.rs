@@ -60,3 +60,9 @@ pub(super) fn guarded<T>(
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(StoreError::new(kind, panics::message(&*panic))))
 }
+
+/// A request got another one's reply.
+#[cfg(feature = "claims")]
+pub(super) fn mixed_up() -> StoreError {
+    StoreError::new(StoreErrorKind::Broken, "replies were mixed up")
+}

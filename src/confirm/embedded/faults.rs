@@ -1,183 +1,18 @@
-//! What lasts when the disk fails or the power goes: a disk in memory that
-//! forgets, tears and refuses.
+//! What lasts when the disk fails or the power goes.
 
+use super::disk::{Disk, Failing, Random};
 use super::{Durability, EmbeddedConfirmer};
 use crate::confirm::{
     Answer, Bucket, Confirmer, OwnedStore, Rule, Sighting, StoreError, StoreErrorKind, Token,
 };
 use crate::time::Window;
-use parking_lot::Mutex;
-use redb::StorageBackend;
 use std::collections::BTreeSet;
-use std::io;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
-
-/// Steps of splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
-/// What was done to a disk since the last sync.
-#[derive(Debug)]
-enum Unsynced {
-    Length(usize),
-    Write(usize, Vec<u8>),
-}
-
-/// When a disk begins to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failing {
-    Never,
-    /// Everything that changes it, after so many changes.
-    From(u64),
-    /// One sync, the one after so many; the next ones succeed, as they do on Linux.
-    OneSync(u64),
-}
-
-#[derive(Debug)]
-struct State {
-    synced: Vec<u8>,
-    current: Vec<u8>,
-    unsynced: Vec<Unsynced>,
-    failing: Failing,
-    changes: u64,
-    syncs: u64,
-}
-
-/// A disk in memory; clones are the same disk.
-#[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<State>>);
-
-impl Disk {
-    fn with(image: Vec<u8>, failing: Failing) -> Self {
-        let state = State {
-            synced: image.clone(),
-            current: image,
-            unsynced: Vec::new(),
-            failing,
-            changes: 0,
-            syncs: 0,
-        };
-        Self(Arc::new(Mutex::new(state)))
-    }
-
-    /// What a process finds after another one: all that was written.
-    fn written(&self) -> Vec<u8> {
-        self.0.lock().current.clone()
-    }
-
-    /// What may be found after the power was cut: what was synced and, of the
-    /// rest, some of the writes, some of them in part.
-    fn after_power_cut(&self, random: &mut Random) -> Vec<u8> {
-        let state = self.0.lock();
-        let mut image = state.synced.clone();
-        for change in &state.unsynced {
-            match random.below(3) {
-                0 => {}
-                1 => change.apply(&mut image, usize::MAX),
-                _ => change.apply(&mut image, random.below(8) as usize * SECTOR),
-            }
-        }
-        image
-    }
-
-    /// The same where writes reached the disk in their order.
-    fn after_losing_the_last_writes(&self, random: &mut Random) -> Vec<u8> {
-        let state = self.0.lock();
-        let mut image = state.synced.clone();
-        let kept = state.unsynced.len().saturating_sub(random.below(4) as usize);
-        for change in &state.unsynced[..kept] {
-            change.apply(&mut image, usize::MAX);
-        }
-        image
-    }
-}
-
-impl Unsynced {
-    /// Does it to an image, of a write only the first `bytes`.
-    fn apply(&self, image: &mut Vec<u8>, bytes: usize) {
-        match self {
-            Self::Length(length) => image.resize(*length, 0),
-            Self::Write(offset, data) => {
-                let data = &data[..data.len().min(bytes)];
-                let end = offset + data.len();
-                image.resize(image.len().max(end), 0);
-                image[*offset..end].copy_from_slice(data);
-            }
-        }
-    }
-}
-
-impl State {
-    fn change(&mut self, what: Unsynced) -> io::Result<()> {
-        self.changes += 1;
-        if matches!(self.failing, Failing::From(changes) if self.changes > changes) {
-            return Err(io::Error::other("the disk failed"));
-        }
-        what.apply(&mut self.current, usize::MAX);
-        self.unsynced.push(what);
-        Ok(())
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().current.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.0.lock();
-        let from = usize::try_from(offset).map_err(io::Error::other)?;
-        let end = from.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(state.current.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.lock().change(Unsynced::Length(len as usize))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.syncs += 1;
-        let fails = match state.failing {
-            Failing::Never => false,
-            Failing::From(changes) => state.changes > changes,
-            Failing::OneSync(syncs) => state.syncs == syncs + 1,
-        };
-        if fails {
-            // What waited is marked as written all the same: it is not tried again.
-            return Err(io::Error::other("the sync failed"));
-        }
-        state.synced = state.current.clone();
-        state.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.lock().change(Unsynced::Write(offset as usize, data.to_vec()))
-    }
-}
-
 fn open(disk: &Disk, durability: Durability) -> Result<EmbeddedConfirmer, StoreError> {
     let mut builder = EmbeddedConfirmer::builder("").durability(durability).cache(1 << 20);
-    builder.sizes.overlay_bytes = 4_000;
+    builder.overlay_bytes = 4_000;
     EmbeddedConfirmer::on(disk.clone(), &builder)
 }
 
@@ -323,10 +158,10 @@ fn callers_share_a_commit() {
     let of_one = syncs() - before;
     let before = syncs();
     thread::scope(|scope| {
-        let held = store.store.lock();
+        let held = store.commits.serving.lock();
         let callers: Vec<_> =
             (0..64).map(|token| scope.spawn(move || ask(store, 1, token))).collect();
-        while store.waiting.lock().len() < 64 {
+        while store.commits.waiting.lock().len() < 64 {
             thread::yield_now();
         }
         drop(held);
@@ -408,7 +243,7 @@ fn an_owner_after_which_there_was_another_writes_nothing() {
     let disk = Disk::with(Vec::new(), Failing::Never);
     let store = open(&disk, Durability::Synced).unwrap();
     assert_eq!(ask(&store, 1, 1).unwrap(), Answer::New);
-    store.store.lock().be_followed();
+    store.commits.serving.lock().store.file.be_followed();
     for _ in 0..2 {
         assert_eq!(ask(&store, 2, 2).unwrap_err().kind(), StoreErrorKind::Fenced);
         assert_eq!(store.forget(&[b"k"]).unwrap_err().kind(), StoreErrorKind::Fenced);

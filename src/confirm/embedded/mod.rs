@@ -1,17 +1,23 @@
-//! A confirmer in one file on this machine (feature `embedded`).
+//! A confirmer, and a claim store, in one file each on this machine (feature `embedded`).
 //!
-//! It owns the file, what is promised of it (durability, its size, its one
-//! owner), and the commits that many callers share. `store` keeps the records,
-//! over redb, `overlay` those that were written last, and `medium` is the file
-//! as redb sees it. Invariants:
+//! It owns the `file`, what is promised of it (durability, its size, its one
+//! owner), and the `commits` that many callers share. `store` keeps the confirmer's
+//! records, over redb, `overlay` those that were written last, and `medium` is the file
+//! as redb sees it. Claims are in `claims`. Invariants:
 //!
 //! - an answer leaves only when what it says is as durable as was promised;
 //! - after a failed write nothing more is written, and no more is answered: what
 //!   of the failed write lasts is known again when the file is opened anew.
 
+#[cfg(feature = "claims")]
+mod claims;
+mod commits;
+#[cfg(test)]
+mod disk;
 mod failure;
 #[cfg(test)]
 mod faults;
+mod file;
 mod medium;
 mod overlay;
 mod quota;
@@ -19,25 +25,25 @@ mod store;
 
 use super::{
     Answer, Bucket, Confirmer, MAX_KEY_BYTES, OwnedStore, Record, Rule, Sighting, StoreError,
-    StoreErrorKind,
 };
-use failure::{guarded, refused};
-use medium::{Medium, Syncing};
-use parking_lot::Mutex;
+use commits::Commits;
+use failure::refused;
+use file::FileSettings;
 use std::fmt;
-use std::mem;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
-use store::{Reply, Request, Sizes, Store};
+use store::{Reply, Request, Store};
 
-/// What an answer of an embedded confirmer outlives.
+#[cfg(feature = "claims")]
+pub use claims::{EmbeddedClaims, EmbeddedClaimsBuilder};
+
+/// What an answer of an embedded store outlives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The process, however it ends. If the machine loses its power the file may
     /// lose what the operating system had not written, which may make all of
     /// it unreadable; opening it then fails with
-    /// [`Corrupt`](StoreErrorKind::Corrupt).
+    /// [`Corrupt`](super::StoreErrorKind::Corrupt).
     Os,
     /// The machine's power: answers wait until the medium says that it has
     /// everything.
@@ -48,15 +54,14 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened until `open`"]
 pub struct EmbeddedBuilder {
-    path: PathBuf,
-    durability: Durability,
-    sizes: Sizes,
+    file: FileSettings,
+    overlay_bytes: usize,
 }
 
 impl EmbeddedBuilder {
     /// What answers outlive; [`Durability::Synced`] unless told.
     pub const fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+        self.file.durability = durability;
         self
     }
 
@@ -64,7 +69,7 @@ impl EmbeddedBuilder {
     ///
     /// Some 8 MiB come on top, for the keys written last.
     pub const fn cache(mut self, bytes: usize) -> Self {
-        self.sizes.cache_bytes = bytes;
+        self.file.cache_bytes = bytes;
         self
     }
 
@@ -72,12 +77,12 @@ impl EmbeddedBuilder {
     /// limit unless told.
     ///
     /// When it is reached, sightings that would have to be written fail with
-    /// [`Full`](StoreErrorKind::Full) until [`Confirmer::expire`] has freed room.
+    /// [`Full`](super::StoreErrorKind::Full) until [`Confirmer::expire`] has freed room.
     /// The last eighth is left free: a change is written beside what it replaces, and
     /// not every gap can be used. The file's length may be twice as large: it has
     /// holes.
     pub const fn disk_limit(mut self, bytes: u64) -> Self {
-        self.sizes.disk_limit_bytes = Some(bytes);
+        self.file.disk_limit_bytes = Some(bytes);
         self
     }
 
@@ -87,16 +92,12 @@ impl EmbeddedBuilder {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](StoreErrorKind::Unavailable) while another confirmer has it
+    /// [`Unavailable`](super::StoreErrorKind::Unavailable) while another confirmer has it
     /// open, here or in another process, and where the system fails to read it;
-    /// [`Corrupt`](StoreErrorKind::Corrupt) if it is damaged, or no store;
-    /// [`Refused`](StoreErrorKind::Refused) if the path or a setting cannot be used.
+    /// [`Corrupt`](super::StoreErrorKind::Corrupt) if it is damaged, or no store;
+    /// [`Refused`](super::StoreErrorKind::Refused) if the path or a setting cannot be used.
     pub fn open(self) -> Result<EmbeddedConfirmer, StoreError> {
-        if self.sizes.disk_limit_bytes.is_some_and(|limit| limit < quota::LEAST_BYTES) {
-            return Err(refused("a disk limit under 16 MiB has no room to work in"));
-        }
-        let file = medium::open_file(&self.path)?;
-        EmbeddedConfirmer::on(file, &self)
+        EmbeddedConfirmer::on(self.file.storage()?, &self)
     }
 }
 
@@ -131,28 +132,14 @@ impl EmbeddedBuilder {
 /// # }
 /// ```
 pub struct EmbeddedConfirmer {
-    /// What waits for the next commit.
-    waiting: Mutex<Vec<(Request, Arc<Slot>)>>,
-    store: Mutex<Store>,
-    syncing: Syncing,
+    commits: Commits<Store>,
     epoch: u64,
 }
-
-/// Where a caller finds its reply.
-type Slot = Mutex<Option<Result<Reply, StoreError>>>;
 
 impl EmbeddedConfirmer {
     /// For the file at `path`.
     pub fn builder(path: impl AsRef<Path>) -> EmbeddedBuilder {
-        EmbeddedBuilder {
-            path: path.as_ref().to_owned(),
-            durability: Durability::Synced,
-            sizes: Sizes {
-                cache_bytes: 64 << 20,
-                overlay_bytes: overlay::CAP_BYTES,
-                disk_limit_bytes: None,
-            },
-        }
+        EmbeddedBuilder { file: FileSettings::new(path), overlay_bytes: overlay::CAP_BYTES }
     }
 
     /// On any medium; only the builder's path is not used.
@@ -160,45 +147,16 @@ impl EmbeddedConfirmer {
         storage: impl redb::StorageBackend,
         builder: &EmbeddedBuilder,
     ) -> Result<Self, StoreError> {
-        let syncing = Syncing::default();
-        let medium = Medium::new(storage, syncing.clone());
-        let store = guarded(StoreErrorKind::Corrupt, || Store::open(medium, builder.sizes))?;
-        // Opening is synced in any case: from here on the file says of itself
-        // that it is to be checked if nobody closes it.
-        syncing.set(builder.durability == Durability::Synced);
-        let epoch = store.epoch();
-        Ok(Self { waiting: Mutex::default(), store: Mutex::new(store), syncing, epoch })
-    }
-
-    /// Has `request` done, together with all that waits.
-    ///
-    /// Whoever gets the store serves all who wait by then; the others find their
-    /// replies when they get it.
-    fn submit(&self, request: Request) -> Result<Reply, StoreError> {
-        let slot = Arc::new(Slot::default());
-        self.waiting.lock().push((request, Arc::clone(&slot)));
-        let mut store = self.store.lock();
-        if let Some(reply) = slot.lock().take() {
-            return reply;
-        }
-        let (requests, slots): (Vec<_>, Vec<_>) =
-            mem::take(&mut *self.waiting.lock()).into_iter().unzip();
-        let replies = guarded(StoreErrorKind::Broken, || Ok(store.serve(&requests)));
-        let replies = replies.unwrap_or_else(|panicked| {
-            store.fail(panicked.clone());
-            slots.iter().map(|_| Err(panicked.clone())).collect()
-        });
-        for (waiting, reply) in slots.iter().zip(replies) {
-            *waiting.lock() = Some(reply);
-        }
-        slot.lock()
-            .take()
-            .unwrap_or_else(|| Err(StoreError::new(StoreErrorKind::Broken, "the request was lost")))
+        let EmbeddedBuilder { file, overlay_bytes } = builder;
+        let open = |medium| Store::open(medium, file, *overlay_bytes);
+        let commits = Commits::open(storage, file.durability, open)?;
+        let epoch = commits.with(|store| Ok(store.file.epoch()))?;
+        Ok(Self { commits, epoch })
     }
 
     /// Has `request` done where there is nothing to answer.
     fn apply(&self, request: Request) -> Result<(), StoreError> {
-        self.submit(request).map(drop)
+        self.commits.submit(request).map(drop)
     }
 }
 
@@ -216,7 +174,7 @@ fn check_lengths<'key>(mut keys: impl Iterator<Item = &'key [u8]>) -> Result<(),
 impl Confirmer for EmbeddedConfirmer {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         check_lengths(sightings.iter().map(|sighting| sighting.key))?;
-        match self.submit(Request::confirm(sightings, rule))? {
+        match self.commits.submit(Request::confirm(sightings, rule))? {
             Reply::Answers(answers) => Ok(answers),
             Reply::Records(_) | Reply::Done => Ok(Vec::new()),
         }
@@ -226,7 +184,7 @@ impl Confirmer for EmbeddedConfirmer {
     /// wait to be expired.
     fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
         check_lengths(keys.iter().copied())?;
-        match self.submit(Request::look(keys))? {
+        match self.commits.submit(Request::look(keys))? {
             Reply::Records(records) => Ok(records),
             Reply::Answers(_) | Reply::Done => Ok(Vec::new()),
         }
@@ -250,22 +208,15 @@ impl OwnedStore for EmbeddedConfirmer {
 
     /// Other calls wait meanwhile: `visit` must make none.
     fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
-        self.store.lock().recover(visit)
+        self.commits.with(|store| store.recover(visit))
     }
 
     fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
-        self.store.lock().bind(width)
+        self.commits.with(|store| store.bind(width))
     }
 
     fn epoch(&self) -> u64 {
         self.epoch
-    }
-}
-
-impl Drop for EmbeddedConfirmer {
-    fn drop(&mut self) {
-        // Closing marks the file as whole, which must not be written before the rest.
-        self.syncing.set(true);
     }
 }
 

@@ -7,17 +7,18 @@ pub(super) const LEAST_BYTES: u64 = 16 << 20;
 
 /// What is believed to be free under the limit. Counting pages reads the whole
 /// file's structure, so it is done only when this says that there may be none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Quota {
     limit_bytes: Option<u64>,
     room_bytes: u64,
-    /// Counting again is of no use until something was dropped.
-    is_exhausted: bool,
+    /// About what was written and dropped since the last count: counting again is of no
+    /// use while that is little.
+    changed_bytes: u64,
 }
 
 impl Quota {
-    pub(super) fn new(limit_bytes: Option<u64>) -> Self {
-        Self { limit_bytes, ..Self::default() }
+    pub(super) const fn new(limit_bytes: Option<u64>) -> Self {
+        Self { limit_bytes, room_bytes: 0, changed_bytes: u64::MAX }
     }
 
     /// True iff `more` bytes can be written, where `count` tells how many are used.
@@ -27,10 +28,10 @@ impl Quota {
         count: impl FnOnce() -> Result<u64, E>,
     ) -> Result<bool, E> {
         let Some(limit) = self.limit_bytes else { return Ok(true) };
-        if self.room_bytes < more && !self.is_exhausted {
+        if self.room_bytes < more && self.changed_bytes >= limit / 64 {
             // Changes lie beside what they replace, and not every gap can be used.
             self.room_bytes = (limit - limit / 8).saturating_sub(count()?);
-            self.is_exhausted = self.room_bytes < limit / 64;
+            self.changed_bytes = 0;
         }
         Ok(self.room_bytes >= more)
     }
@@ -44,11 +45,17 @@ impl Quota {
     /// `bytes` were written.
     pub(super) const fn take(&mut self, bytes: u64) {
         self.room_bytes = self.room_bytes.saturating_sub(bytes);
+        self.changed_bytes = self.changed_bytes.saturating_add(bytes);
     }
 
-    /// Something was dropped: there may be room again.
-    pub(super) const fn release(&mut self) {
-        self.is_exhausted = false;
+    /// `bytes` were dropped: there may be room again.
+    pub(super) const fn release(&mut self, bytes: u64) {
+        self.changed_bytes = self.changed_bytes.saturating_add(bytes);
+    }
+
+    /// What of the limit is left to those who have priority, if they take any.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.limit_bytes.unwrap_or_default() / 8
     }
 }
 
@@ -70,7 +77,9 @@ mod tests {
         quota.take(30 << 20);
         assert_eq!(quota.allows(1_000, || Ok::<_, ()>(60 << 20)), Ok(false));
         assert_eq!(quota.allows(1_000, never), Ok(false));
-        quota.release();
+        quota.release(1_000);
+        assert_eq!(quota.allows(1_000, never), Ok(false));
+        quota.release(u64::MAX);
         assert_eq!(quota.allows(1_000, || Ok::<_, ()>(10 << 20)), Ok(true));
     }
 

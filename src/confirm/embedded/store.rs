@@ -9,13 +9,14 @@
 //! only when that has succeeded does memory follow. So where a transaction fails,
 //! memory says what the file said before.
 
-use super::failure::{corrupt, opening, refused, working};
+use super::commits::Serve;
+use super::failure::{corrupt, opening, working};
+use super::file::{File, FileSettings, Kind, META, PAGE_BYTES, lasting_bytes};
 use super::overlay::{Changes, Entry, Overlay, Share, decode, encode, weight};
-use super::quota::Quota;
 use crate::confirm::ownership::other_width;
-use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, StoreErrorKind, Token};
+use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, Token};
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageBackend, Table,
+    ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageBackend, Table,
     TableDefinition, TableHandle as _, WriteTransaction,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +24,6 @@ use std::time::Duration;
 
 /// The width of the one bucket of an unbounded window.
 const FOR_EVER: u64 = u64::MAX;
-
-/// What the file is: its format, its owner, the width of its buckets.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("hapax");
-const FORMAT: u64 = 1;
 
 /// What the overlay holds, one value for each commit, in their order.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -97,23 +94,11 @@ impl Owned {
 }
 
 pub(super) struct Store {
-    db: Database,
-    epoch: u64,
+    pub(super) file: File,
     overlay: Overlay,
     /// Those that have a table.
     buckets: BTreeSet<Bucket>,
     log: Log,
-    quota: Quota,
-    /// Why nothing is served any more.
-    failed: Option<StoreError>,
-}
-
-/// How much of what a store may take, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
-    pub(super) cache_bytes: usize,
-    pub(super) overlay_bytes: usize,
-    pub(super) disk_limit_bytes: Option<u64>,
 }
 
 /// Where the log ends, and how much of it the sweep under way makes obsolete.
@@ -130,35 +115,20 @@ struct Log {
 }
 
 impl Store {
-    pub(super) fn open(storage: impl StorageBackend, sizes: Sizes) -> Result<Self, StoreError> {
-        let mut builder = Database::builder();
-        // Whoever owns a file reads all of it after a start anyway, and without the
-        // check damage would come to light in an answer.
-        builder.set_cache_size(sizes.cache_bytes).set_check_integrity_on_open(true);
-        let db = builder.create_with_backend(storage);
-        let db = db.map_err(opening)?;
-        let epoch = own(&db)?;
+    pub(super) fn open(
+        storage: impl StorageBackend,
+        settings: &FileSettings,
+        overlay_bytes: usize,
+    ) -> Result<Self, StoreError> {
+        let make = |tx: &WriteTransaction| tx.open_table(LOG).map(drop);
         let mut store = Self {
-            db,
-            epoch,
-            overlay: Overlay::new(sizes.overlay_bytes),
+            file: File::open(storage, settings, Kind::Keys, make)?,
+            overlay: Overlay::new(overlay_bytes),
             buckets: BTreeSet::new(),
-            log: Log { long_bytes: 4 * sizes.overlay_bytes, ..Log::default() },
-            quota: Quota::new(sizes.disk_limit_bytes),
-            failed: None,
+            log: Log { long_bytes: 4 * overlay_bytes, ..Log::default() },
         };
         store.load()?;
         Ok(store)
-    }
-
-    pub(super) const fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// Lets there have been another owner, which no lock kept out.
-    #[cfg(test)]
-    pub(super) fn be_followed(&self) {
-        own(&self.db).unwrap();
     }
 
     #[cfg(test)]
@@ -168,7 +138,7 @@ impl Store {
 
     /// Finds the tables, and reads the log into the overlay.
     fn load(&mut self) -> Result<(), StoreError> {
-        let tx = self.db.begin_read().map_err(opening)?;
+        let tx = self.file.db.begin_read().map_err(opening)?;
         for table in tx.list_tables().map_err(opening)? {
             self.buckets.extend(bucket_of(table.name()));
         }
@@ -187,14 +157,10 @@ impl Store {
 
     /// Notes how wide buckets are, unless there are keys in others.
     pub(super) fn bind(&mut self, width: Option<Duration>) -> Result<(), StoreError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
-        }
         let micros = width.map_or(FOR_EVER, |width| width.as_micros() as u64);
-        let tx = self.db.begin_write().map_err(working)?;
+        let tx = self.file.write()?;
         {
             let mut meta = tx.open_table(META).map_err(working)?;
-            check_owner(self.epoch, meta.get("epoch"))?;
             let held = meta.get("width").map_err(working)?.map(|held| held.value());
             if held == Some(micros) {
                 return Ok(());
@@ -214,64 +180,6 @@ impl Store {
         let mut has_keys = false;
         self.recover(&mut |_, _| has_keys = true)?;
         Ok(has_keys)
-    }
-
-    /// Serves nothing any more: what is in memory may not be what is on disk.
-    pub(super) fn fail(&mut self, error: StoreError) {
-        self.failed.get_or_insert(error);
-    }
-
-    /// Replies to all requests, in order, when what they change is written.
-    pub(super) fn serve(&mut self, requests: &[Request]) -> Vec<Result<Reply, StoreError>> {
-        let served = match &self.failed {
-            Some(failed) => Err(failed.clone()),
-            None => self.try_serve(requests),
-        };
-        served.unwrap_or_else(|error| {
-            self.fail(error.clone());
-            requests.iter().map(|_| Err(error.clone())).collect()
-        })
-    }
-
-    fn try_serve(
-        &mut self,
-        requests: &[Request],
-    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
-        let has_room = self.has_room(requests)?;
-        let mut tables = Tables::default();
-        let mut changes = Changes::new();
-        let mut expires = None;
-        let mut replies = Vec::with_capacity(requests.len());
-        for request in requests {
-            let (reply, own) = match request {
-                Request::Confirm(sightings, rule) => {
-                    let (answers, own) = self.judge(sightings, *rule, &changes, &mut tables)?;
-                    (Reply::Answers(answers), own)
-                }
-                Request::Look(keys) => {
-                    (Reply::Records(self.look(keys, &changes, &mut tables)?), Changes::new())
-                }
-                Request::Record(sightings) => (Reply::Done, self.entries_of(sightings, &changes)),
-                Request::Forget(keys) => {
-                    changes.extend(keys.iter().map(|key| (key.clone(), Entry::FORGOTTEN)));
-                    (Reply::Done, Changes::new())
-                }
-                Request::Expire(before) => {
-                    expires = expires.max(Some(*before));
-                    (Reply::Done, Changes::new())
-                }
-            };
-            if has_room || own.is_empty() {
-                changes.extend(own);
-                replies.push(Ok(reply));
-            } else {
-                replies.push(Err(self.quota.full()));
-            }
-        }
-        // Readers keep the pages that they may read from being used again.
-        drop(tables);
-        self.commit(changes, expires)?;
-        Ok(replies)
     }
 
     /// Answers sightings, and says what is to be written for that.
@@ -352,8 +260,7 @@ impl Store {
         let (keys, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
         // A page for each key may be written beside the one that it replaces.
         let more = lasting_bytes(keys, bytes) + keys as u64 * PAGE_BYTES;
-        let db = &self.db;
-        self.quota.allows(more, || used_bytes(db))
+        self.file.has_room(more)
     }
 
     /// Writes changes, and drops what lies in buckets before `before`.
@@ -368,7 +275,7 @@ impl Store {
             self.overlay.expire(before);
         }
         if !expired.is_empty() {
-            self.quota.release();
+            self.file.quota.release(u64::MAX);
         }
         Ok(())
     }
@@ -380,8 +287,7 @@ impl Store {
         let share = self.overlay.share(added, least);
         let logged = encode(&changes);
 
-        let tx = self.db.begin_write().map_err(working)?;
-        check_owner(self.epoch, tx.open_table(META).map_err(working)?.get("epoch"))?;
+        let tx = self.file.write()?;
         for bucket in expired {
             tx.delete_table(table(&name_of(*bucket))).map_err(working)?;
         }
@@ -392,7 +298,7 @@ impl Store {
 
         self.log.written(logged.len(), share.ends_sweep);
         self.buckets = buckets;
-        self.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
+        self.file.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
         self.overlay.moved(share);
         self.overlay.extend(changes);
         Ok(())
@@ -400,9 +306,6 @@ impl Store {
 
     /// Visits every key that is recorded; a key in several tables several times.
     pub(super) fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
-        if let Some(failed) = &self.failed {
-            return Err(failed.clone());
-        }
         for (key, entry) in self.overlay.iter() {
             if let Some(record) = entry.record {
                 visit(key, record.bucket);
@@ -422,60 +325,50 @@ impl Store {
     }
 }
 
-const PAGE_BYTES: u64 = 4_096;
+impl Serve for Store {
+    type Request = Request;
+    type Reply = Reply;
 
-/// About what keys take for good: in the log, and in pages that are half full.
-const fn lasting_bytes(keys: usize, bytes: usize) -> u64 {
-    (3 * (bytes + 32 * keys)) as u64
-}
-
-/// What the file's pages take; reads all inner pages of all tables.
-fn used_bytes(db: &Database) -> Result<u64, StoreError> {
-    let tx = db.begin_write().map_err(working)?;
-    let stats = tx.stats().map_err(working)?;
-    tx.abort().map_err(working)?;
-    Ok(stats.allocated_pages() * stats.page_size() as u64)
-}
-
-/// Makes a new owner of the file, and of an empty one a store.
-fn own(db: &Database) -> Result<u64, StoreError> {
-    let tx = db.begin_write().map_err(opening)?;
-    let is_empty = tx.list_tables().map_err(opening)?.next().is_none();
-    let epoch = {
-        let mut meta = tx.open_table(META).map_err(opening)?;
-        let read = |field| meta.get(field).map(|value| value.map(|value| value.value()));
-        match read("format").map_err(opening)? {
-            Some(FORMAT) => {}
-            None if is_empty => {}
-            None => return Err(corrupt("this file is not a confirmer's")),
-            Some(newer) => {
-                return Err(refused(format!(
-                    "the file has format {newer}, and this version reads format {FORMAT}"
-                )));
+    /// In one transaction.
+    fn serve(
+        &mut self,
+        requests: &[Request],
+    ) -> Result<Vec<Result<Reply, StoreError>>, StoreError> {
+        let has_room = self.has_room(requests)?;
+        let mut tables = Tables::default();
+        let mut changes = Changes::new();
+        let mut expires = None;
+        let mut replies = Vec::with_capacity(requests.len());
+        for request in requests {
+            let (reply, own) = match request {
+                Request::Confirm(sightings, rule) => {
+                    let (answers, own) = self.judge(sightings, *rule, &changes, &mut tables)?;
+                    (Reply::Answers(answers), own)
+                }
+                Request::Look(keys) => {
+                    (Reply::Records(self.look(keys, &changes, &mut tables)?), Changes::new())
+                }
+                Request::Record(sightings) => (Reply::Done, self.entries_of(sightings, &changes)),
+                Request::Forget(keys) => {
+                    changes.extend(keys.iter().map(|key| (key.clone(), Entry::FORGOTTEN)));
+                    (Reply::Done, Changes::new())
+                }
+                Request::Expire(before) => {
+                    expires = expires.max(Some(*before));
+                    (Reply::Done, Changes::new())
+                }
+            };
+            if has_room || own.is_empty() {
+                changes.extend(own);
+                replies.push(Ok(reply));
+            } else {
+                replies.push(Err(self.file.quota.full()));
             }
         }
-        let epoch = read("epoch").map_err(opening)?.unwrap_or(0) + 1;
-        meta.insert("format", FORMAT).map_err(opening)?;
-        meta.insert("epoch", epoch).map_err(opening)?;
-        epoch
-    };
-    tx.open_table(LOG).map_err(opening)?;
-    tx.commit().map_err(opening)?;
-    Ok(epoch)
-}
-
-/// Refuses to go on for an owner after which there was another.
-fn check_owner(
-    own: u64,
-    stored: redb::Result<Option<redb::AccessGuard<'_, u64>>>,
-) -> Result<(), StoreError> {
-    match stored.map_err(working)?.map(|epoch| epoch.value()) {
-        Some(epoch) if epoch == own => Ok(()),
-        Some(epoch) => {
-            let cause = format!("owner {epoch} came after owner {own}");
-            Err(StoreError::new(StoreErrorKind::Fenced, cause))
-        }
-        None => Err(corrupt("the file has lost its owner's epoch")),
+        // Readers keep the pages that they may read from being used again.
+        drop(tables);
+        self.commit(changes, expires)?;
+        Ok(replies)
     }
 }
 
@@ -567,8 +460,7 @@ impl Tables {
 
 impl Opened {
     fn new(store: &Store) -> Result<Self, StoreError> {
-        let tx = store.db.begin_read().map_err(working)?;
-        check_owner(store.epoch, tx.open_table(META).map_err(working)?.get("epoch"))?;
+        let tx = store.file.read()?;
         let mut newest_first = Vec::new();
         for bucket in store.buckets.iter().rev() {
             newest_first.push((*bucket, tx.open_table(table(&name_of(*bucket))).map_err(working)?));

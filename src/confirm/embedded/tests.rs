@@ -16,7 +16,7 @@ use std::time::Duration;
 /// With an overlay of so many bytes.
 fn builder(path: &Path, overlay_bytes: usize) -> EmbeddedBuilder {
     let mut builder = EmbeddedConfirmer::builder(path).durability(Durability::Os).cache(1 << 20);
-    builder.sizes.overlay_bytes = overlay_bytes;
+    builder.overlay_bytes = overlay_bytes;
     builder
 }
 
@@ -292,7 +292,7 @@ fn the_log_is_shortened_though_the_overlay_has_room() {
         store.confirm(&others, rule).unwrap();
         store.expire(Bucket::new(bucket - 8)).unwrap();
     }
-    assert!(store.store.lock().log_bytes() < 200_000);
+    assert!(store.commits.serving.lock().store.log_bytes() < 200_000);
 }
 
 /// A long key, one of many.
