@@ -12,6 +12,10 @@
 //! # }
 //! ```
 
+/// What tests share with those outside of the crate calls it by its name.
+#[cfg(test)]
+extern crate self as hapax;
+
 #[cfg(feature = "claims")]
 pub mod claim;
 pub mod confirm;

@@ -73,10 +73,10 @@ pub use entry::{
 pub use memory::MemoryClaims;
 pub use outcome::{Ending, Outcome};
 
-#[cfg(feature = "redis")]
-pub use super::redis::RedisClaims;
 #[cfg(feature = "postgres")]
 pub use super::postgres::PostgresClaims;
+#[cfg(feature = "redis")]
+pub use super::redis::RedisClaims;
 
 use super::{Inline, StoreError};
 use std::future::Future;

@@ -213,8 +213,8 @@ fn race<H: Harness>(
     keys: &[String],
     bucket: i64,
 ) -> Checked<Vec<usize>> {
-    let (single, batched) = keys.split_at(20);
-    let batches: Vec<_> = single.chunks(1).chain(batched.chunks(20)).collect();
+    let (alone, others) = keys.split_at(20);
+    let batches: Vec<_> = alone.chunks(1).chain(others.chunks(20)).collect();
     let answers = all_at_once(batches.len(), |_, round| {
         ask_all(confirmer, rule, &case.sightings(batches[round], bucket))
     })?;

@@ -47,7 +47,7 @@ fn in_flight_says_since_when_and_how_long<H: ClaimHarness>(case: &Case<'_, H>) -
     let at_first = key.in_flight("at first")?;
     case.pass(2);
     let later = key.in_flight("two ticks later")?;
-    let elapsed = case.elapsed() - began;
+    let elapsed = case.elapsed().saturating_sub(began);
 
     ensure!(at_first.since == later.since, "held since {at_first:?}, and then since {later:?}");
     ensure!(at_first.remaining <= LONG.lease, "{:?} are left at first", at_first.remaining);
@@ -118,7 +118,7 @@ fn claimed_again_is_granted_again<H: ClaimHarness>(case: &Case<'_, H>) -> Checke
     ensure!(first.grant == second.grant, "{:?}, and again {:?}", first.grant, second.grant);
     let held = key.in_flight("another claim, with its second payload")?;
     ensure!(held.since == since, "held since {since:?}, and then since {:?}", held.since);
-    let lasted = case.elapsed() - asked + case.grain();
+    let lasted = case.elapsed().saturating_sub(asked) + case.grain();
     ensure!(held.remaining + lasted >= LONG.lease, "asked again, its lease did not begin anew");
     key.mismatched("another claim, with its first payload")?;
 
