@@ -2,7 +2,7 @@
 //! numbers go in as arguments and come out as lines.
 
 use crate::speed::flood;
-use crate::{Failure, resident, slow_path};
+use crate::{Failure, claims, resident, slow_path};
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
@@ -23,7 +23,7 @@ impl Work {
     /// Reads what [`run`] wrote: the job's name, and numbers.
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let name = words.next().ok_or_else(|| format!("{FLAG} needs a job"))?;
-        let mut jobs = JOBS.iter().chain(&slow_path::JOBS);
+        let mut jobs = JOBS.iter().chain(&slow_path::JOBS).chain(&claims::JOBS);
         let job = jobs.find(|(known, _)| *known == name);
         let (_, job) = job.ok_or_else(|| format!("unknown job '{name}'"))?;
         let numbers: Result<_, _> = words.map(|word| word.parse()).collect();
@@ -86,6 +86,12 @@ impl InTurns {
         self.turns.as_mut().ok_or("no pipe to write to")?.write_all(b"\n")?;
         let line = self.rounds.next().ok_or("the child has ended early")??;
         line.split(' ').map(|figure| Ok(figure.parse()?)).collect()
+    }
+
+    /// Ends it at once, in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

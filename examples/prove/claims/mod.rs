@@ -1,11 +1,25 @@
 //! The topic `claims`: that work is done once per key, whoever dies in the middle
 //! of it, and what that costs.
 
+mod kills;
+mod late;
+mod place;
 mod throughput;
+mod transactions;
+
+pub(crate) use kills::HOLDER;
+pub(crate) use transactions::BUYER;
 
 use crate::Options;
+use crate::child::Job;
 use crate::report::Report;
 
+/// What children of this topic do.
+pub(crate) const JOBS: [(&str, Job); 2] = [(HOLDER, kills::hold), (BUYER, transactions::buy)];
+
 pub(crate) fn run(options: &Options, report: &mut Report) {
+    kills::measure(options, report);
+    transactions::measure(options, report);
+    late::measure(options, report);
     throughput::measure(options, report);
 }

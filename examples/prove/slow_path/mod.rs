@@ -11,7 +11,7 @@ mod redb;
 mod redis_batches;
 #[path = "../../../tests/servers/mod.rs"]
 #[expect(clippy::unwrap_used, reason = "written for tests: where a server fails, nothing goes on")]
-mod servers;
+pub(crate) mod servers;
 mod spill;
 mod suite;
 mod traced;
@@ -43,6 +43,6 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     spill::measure(options, report);
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
