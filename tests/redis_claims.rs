@@ -37,12 +37,12 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-fn connected(runtime: &Runtime, builder: RedisBuilder) -> RedisClaims {
-    runtime.block_on(builder.connect_claims()).unwrap()
+fn connected(runtime: &Runtime, builder: RedisBuilder<RedisClaims>) -> RedisClaims {
+    runtime.block_on(builder.connect()).unwrap()
 }
 
-fn through(proxy: &Proxy) -> RedisBuilder {
-    RedisConfirmer::server(format!("redis://127.0.0.1:{}/", proxy.port()))
+fn through(proxy: &Proxy) -> RedisBuilder<RedisClaims> {
+    RedisClaims::server(format!("redis://127.0.0.1:{}/", proxy.port()))
 }
 
 /// A claim with a token that no other has.
@@ -109,11 +109,11 @@ impl BlockOn for OnRuntime {
 
 fn opened(
     runtime: &Runtime,
-    builder: RedisBuilder,
+    builder: RedisBuilder<RedisClaims>,
     namespace: &str,
 ) -> Result<Blocking<RedisClaims, OnRuntime>, StoreError> {
     let builder = builder.namespace(namespace).timeout(Duration::from_secs(10));
-    let store = runtime.block_on(builder.connect_claims())?;
+    let store = runtime.block_on(builder.connect())?;
     Ok(Blocking { store, runtime: OnRuntime(runtime.handle().clone()) })
 }
 
@@ -174,7 +174,7 @@ impl ClaimHarness for Clustered {
     type Store = Blocking<RedisClaims, OnRuntime>;
 
     fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
-        opened(&self.runtime, RedisConfirmer::cluster(self.cluster.urls()), namespace)
+        opened(&self.runtime, RedisClaims::cluster(self.cluster.urls()), namespace)
     }
 }
 
@@ -195,7 +195,7 @@ fn of_many_tasks_that_race_one_is_granted_each_key() {
     }
     let (server, runtime) = (Redis::start(&["--appendfsync", "no"]), runtime());
     let stores = [(); 2].map(|()| {
-        let builder = RedisConfirmer::server(server.url()).timeout(Duration::from_secs(10));
+        let builder = RedisClaims::server(server.url()).timeout(Duration::from_secs(10));
         Arc::new(connected(&runtime, builder))
     });
     let tasks: Vec<_> = (0..64)
@@ -227,7 +227,7 @@ fn entries_last_as_long_as_they_mean_something() {
         return;
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
-    let claims = connected(&runtime, RedisConfirmer::server(server.url()).namespace("n"));
+    let claims = connected(&runtime, RedisClaims::server(server.url()).namespace("n"));
     let lasts = |secs: u64| {
         let left: u64 = server.ask("PTTL claim:1:n:id");
         assert!((secs * 1_000 - 5_000..=secs * 1_000 + 1).contains(&left), "{left} ms");
@@ -256,7 +256,7 @@ fn times_are_the_servers() {
         return;
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
-    let claims = connected(&runtime, RedisConfirmer::server(server.url()));
+    let claims = connected(&runtime, RedisClaims::server(server.url()));
     let time = || {
         let (secs, micros): (i64, i64) = server.ask("TIME");
         Timestamp::from_micros(secs * 1_000_000 + micros)
@@ -302,7 +302,7 @@ fn large_outcomes_and_long_identities() {
         return;
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
-    let builder = RedisConfirmer::server(server.url()).timeout(Duration::from_secs(10));
+    let builder = RedisClaims::server(server.url()).timeout(Duration::from_secs(10));
     let claims = connected(&runtime, builder);
     let (request, id) = (claim(), vec![0xff; MAX_KEY_BYTES]);
     let bytes: Vec<u8> = (0..16 << 20).map(|index: u32| index as u8).collect();
@@ -349,7 +349,7 @@ fn what_was_acknowledged_outlives_a_kill_under_load() {
         return;
     }
     let (mut server, runtime) = (Redis::start(&[]), runtime());
-    let claims = &connected(&runtime, RedisConfirmer::server(server.url()));
+    let claims = &connected(&runtime, RedisClaims::server(server.url()));
     let (acknowledged, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     thread::scope(|scope| {
         for worker in 0..8 {
@@ -386,7 +386,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
     let timeout = Duration::from_secs(1);
-    let claims = connected(&runtime, RedisConfirmer::server(server.url()).timeout(timeout));
+    let claims = connected(&runtime, RedisClaims::server(server.url()).timeout(timeout));
     let request = claim();
     server.process().suspend();
     // With the connection that there is, and then with none.
@@ -408,7 +408,7 @@ const SERVER: &str = "HAPAX_REDIS_CLAIMS_SERVER";
 const LEASE: Duration = Duration::from_secs(2);
 
 fn leased(runtime: &Runtime, url: &str) -> Gate<RedisClaims> {
-    let claims = connected(runtime, RedisConfirmer::server(url));
+    let claims = connected(runtime, RedisClaims::server(url));
     Gate::builder(claims).lease(LEASE).build().unwrap()
 }
 
@@ -460,7 +460,7 @@ fn whoever_comes_late_is_refused() {
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
     let gates = [(); 2].map(|()| {
-        let claims = connected(&runtime, RedisConfirmer::server(server.url()));
+        let claims = connected(&runtime, RedisClaims::server(server.url()));
         Gate::builder(claims).lease(Duration::from_millis(20)).build().unwrap()
     });
     let digest = Digest::of(b"payload");
@@ -488,7 +488,7 @@ fn few_rights_are_enough() {
     let (server, runtime) = (Redis::start(&[]), runtime());
     let _: () = server.ask("ACL SETUSER few on >secret ~claim:* +evalsha +eval +get +set +time");
     let few = server.url().replace("redis://", "redis://few:secret@");
-    let claims = connected(&runtime, RedisConfirmer::server(few));
+    let claims = connected(&runtime, RedisClaims::server(few));
     runtime.block_on(work(&claims, "id"));
     assert!(runtime.block_on(is_finished(&claims, "id")));
     let _: () = server.ask("ACL SETUSER few -set");
@@ -502,13 +502,13 @@ fn a_server_that_cannot_be_used_is_refused() {
         return;
     }
     let runtime = runtime();
-    let connect = |builder: RedisBuilder| kind(runtime.block_on(builder.connect_claims()));
+    let connect = |builder: RedisBuilder<RedisClaims>| kind(runtime.block_on(builder.connect()));
     let evicting = Redis::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let refused = Some(StoreErrorKind::Refused);
-    assert_eq!(connect(RedisConfirmer::server(evicting.url())), refused);
-    assert_eq!(connect(RedisConfirmer::server("http://127.0.0.1/")), refused);
+    assert_eq!(connect(RedisClaims::server(evicting.url())), refused);
+    assert_eq!(connect(RedisClaims::server("http://127.0.0.1/")), refused);
     let cluster = RedisCluster::start();
-    let claims = connected(&runtime, RedisConfirmer::server(cluster.nodes[0].url()));
+    let claims = connected(&runtime, RedisClaims::server(cluster.nodes[0].url()));
     let mut answers = (0_u8..50).map(|id| runtime.block_on(claims.claim(&[id], &claim())));
     assert_eq!(answers.find_map(kind), refused, "a cluster's server was taken for a single one");
 }
@@ -519,7 +519,7 @@ fn what_a_server_cannot_do_is_a_typed_error() {
         return;
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
-    let claims = connected(&runtime, RedisConfirmer::server(server.url()));
+    let claims = connected(&runtime, RedisClaims::server(server.url()));
     let ask = |id: &str| kind(runtime.block_on(claims.claim(id.as_bytes(), &claim())));
     runtime.block_on(work(&claims, "known"));
     let _: () = server.ask("SET claim:0::foreign value");
@@ -551,9 +551,9 @@ fn replies_without_sense_are_typed_errors() {
         b"\0\0\0\0",
     ] {
         let url = format!("redis://127.0.0.1:{}/", impostor(reply));
-        let builder = RedisConfirmer::server(url).timeout(Duration::from_millis(400));
-        let asked = runtime
-            .block_on(async { builder.connect_claims().await?.claim(b"id", &claim()).await });
+        let builder = RedisClaims::server(url).timeout(Duration::from_millis(400));
+        let asked =
+            runtime.block_on(async { builder.connect().await?.claim(b"id", &claim()).await });
         let error = asked.expect_err("it is no Redis");
         assert!(error.source().is_some(), "{error:?}");
     }
@@ -567,7 +567,7 @@ fn a_slot_may_move_while_claims_go_on() {
         return;
     }
     let (cluster, runtime) = (RedisCluster::start(), runtime());
-    let builder = RedisConfirmer::cluster([cluster.nodes[0].url()]).namespace("{moving}");
+    let builder = RedisClaims::cluster([cluster.nodes[0].url()]).namespace("{moving}");
     let claims = Arc::new(connected(&runtime, builder.timeout(Duration::from_secs(5))));
     let slot: u16 = cluster.nodes[0].ask("CLUSTER KEYSLOT {moving}");
     let home = usize::from(slot > 5_460) + usize::from(slot > 10_922);
@@ -623,7 +623,7 @@ fn a_replica_takes_over_with_what_it_has() {
     }
     let (mut cluster, runtime) = (RedisCluster::start(), runtime());
     cluster.add_replica(0);
-    let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(2));
+    let builder = RedisClaims::cluster(cluster.urls()).timeout(Duration::from_secs(2));
     let claims = connected(&runtime, builder);
     let is_home = |id: &String| {
         let slot: u16 = cluster.nodes[2].ask(&format!("CLUSTER KEYSLOT claim:0::{id}"));

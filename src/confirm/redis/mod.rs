@@ -14,6 +14,7 @@
 //! - nothing takes longer than the timeout.
 
 mod batch;
+mod builder;
 #[cfg(feature = "claims")]
 mod claims;
 mod failure;
@@ -22,6 +23,7 @@ mod name;
 mod nodes;
 mod script;
 
+pub use builder::RedisBuilder;
 #[cfg(feature = "claims")]
 pub use claims::RedisClaims;
 
@@ -31,93 +33,11 @@ use super::{
 use batch::{Batch, Entry};
 use failure::{Failure, refused};
 use futures_util::future::join_all;
-use name::prefix;
 use nodes::Nodes;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Sets up a [`RedisConfirmer`], or a `RedisClaims`.
-#[derive(Clone)]
-#[must_use = "nothing is connected until `connect`"]
-pub struct RedisBuilder {
-    urls: Vec<String>,
-    is_cluster: bool,
-    namespace: String,
-    timeout: Duration,
-    retention: Option<Duration>,
-}
-
-impl RedisBuilder {
-    /// Keeps these keys apart from those of other namespaces; the empty one
-    /// unless told.
-    ///
-    /// In Redis a key's name is its namespace's length, the namespace and the key,
-    /// as in `6:orders:order-17`. In a cluster a namespace with a hash tag, such as
-    /// `{orders}`, keeps all of its keys in one slot: one call for each batch, on one
-    /// server.
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
-        self
-    }
-
-    /// How long a call may take in all; one second unless told. Connecting, and
-    /// each reply, may take half of it.
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// How long a record is kept after it was last written, where the [`Rule`] says
-    /// nothing ([`Rule::lifetime`]); for ever unless told.
-    ///
-    /// It must cover the window, and in event time also how long a stream may stand
-    /// still or be replayed. Without it such records stay until they are
-    /// deleted: [`expire`](AsyncConfirmer::expire) does nothing here, because it would
-    /// have to walk through all keys.
-    pub const fn retention(mut self, retention: Duration) -> Self {
-        self.retention = Some(retention);
-        self
-    }
-
-    /// Connects, in a tokio runtime with time and I/O, which every later call needs,
-    /// too.
-    ///
-    /// # Errors
-    ///
-    /// [`Unavailable`](StoreErrorKind::Unavailable) or
-    /// [`Timeout`](StoreErrorKind::Timeout) if no server can be reached;
-    /// [`Refused`](StoreErrorKind::Refused) if a URL or the credentials are wrong, it is
-    /// no Redis, or its `maxmemory-policy` makes it forget keys.
-    pub async fn connect(self) -> Result<RedisConfirmer, StoreError> {
-        let nodes = Nodes::new(&self.urls, self.is_cluster, self.timeout / 2)?;
-        within(self.timeout, nodes.reach()).await?;
-        Ok(RedisConfirmer {
-            nodes: Arc::new(nodes),
-            prefix: prefix(&self.namespace),
-            timeout: self.timeout,
-            retention: self.retention,
-        })
-    }
-
-    /// Connects to keep claims there instead; the retention means nothing to them.
-    ///
-    /// # Errors
-    ///
-    /// As [`connect`](Self::connect).
-    #[cfg(feature = "claims")]
-    pub async fn connect_claims(self) -> Result<RedisClaims, StoreError> {
-        Ok(self.connect().await?.claims())
-    }
-}
-
-impl fmt::Debug for RedisBuilder {
-    /// Without the URLs, in which passwords may stand.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBuilder").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
-}
 
 /// A confirmer in Redis 7, which several processes may share.
 ///
@@ -197,13 +117,7 @@ impl RedisConfirmer {
     /// In one server, as in `redis://user:password@host:6379/0` or
     /// `redis+unix:///path/to/socket`.
     pub fn server(url: impl Into<String>) -> RedisBuilder {
-        RedisBuilder {
-            urls: vec![url.into()],
-            is_cluster: false,
-            namespace: String::new(),
-            timeout: Duration::from_secs(1),
-            retention: None,
-        }
+        RedisBuilder::server(url)
     }
 
     /// In a cluster that has servers at these URLs; the others are found.
@@ -212,8 +126,7 @@ impl RedisConfirmer {
     /// keys that share one go in one call, and to one server. Name servers as they name
     /// one another: one with two names counts as two in [`RedisStats`].
     pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
-        let urls = urls.into_iter().map(Into::into).collect();
-        RedisBuilder { urls, is_cluster: true, ..Self::server("") }
+        RedisBuilder::cluster(urls)
     }
 
     /// Claims in the same servers, over the same connections, in a namespace of the same
@@ -385,11 +298,5 @@ mod tests {
         assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
         assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
         assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let shown = format!("{:?}", RedisConfirmer::server("redis://u:secret@h/"));
-        assert!(!shown.contains("secret"), "{shown}");
     }
 }

@@ -178,7 +178,7 @@ impl Nodes {
     fn explained(&self, failure: Failure) -> Failure {
         match failure.code() {
             Some("MOVED" | "ASK" | "CROSSSLOT") if !self.is_cluster => Failure::Unreached(refused(
-                "the server belongs to a cluster: set it up with `RedisConfirmer::cluster`",
+                "the server belongs to a cluster: set it up with `cluster` instead of `server`",
             )),
             _ => failure,
         }

@@ -8,7 +8,7 @@ mod call;
 
 use super::name::slot;
 use super::nodes::Nodes;
-use super::{RedisStats, check_lengths, within};
+use super::{RedisBuilder, RedisStats, check_lengths, within};
 use crate::confirm::StoreError;
 use crate::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, SettleRequest, Settled, Status,
@@ -22,9 +22,8 @@ use std::time::Duration;
 /// No confirmer's name begins so: theirs begin with a number.
 const MARK: &[u8] = b"claim:";
 
-/// Claims in Redis 7, which several processes may share: got with
-/// [`connect_claims`](super::RedisBuilder::connect_claims), or beside a confirmer
-/// with [`claims`](super::RedisConfirmer::claims).
+/// Claims in Redis 7, which several processes may share; also over a confirmer's
+/// connections ([`RedisConfirmer::claims`](super::RedisConfirmer::claims)).
 ///
 /// A claim, a settlement and a look take one round trip each. An identity is one key,
 /// `claim:6:orders:` and the identity, of 78 bytes and its outcome, which Redis drops when
@@ -45,12 +44,11 @@ const MARK: &[u8] = b"claim:";
 ///
 /// ```no_run
 /// use hapax::claim::{Claim, Gate, Identity};
-/// use hapax::confirm::RedisConfirmer;
-/// use hapax::confirm::claims::{Digest, Outcome};
+/// use hapax::confirm::claims::{Digest, Outcome, RedisClaims};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let builder = RedisConfirmer::server("redis://127.0.0.1/").namespace("payments");
-/// let gate = Gate::builder(builder.connect_claims().await?).build()?;
+/// let builder = RedisClaims::server("redis://127.0.0.1/").namespace("payments");
+/// let gate = Gate::builder(builder.connect().await?).build()?;
 /// let charge = Identity::new("acct-7", "POST /charges", "order-17");
 /// if let Claim::Granted(mut lease) = gate.claim_async(&charge, Digest::of(b"amount=10")).await? {
 ///     // Charge, and then:
@@ -66,6 +64,16 @@ pub struct RedisClaims {
 }
 
 impl RedisClaims {
+    /// In one server: as [`RedisConfirmer::server`](super::RedisConfirmer::server).
+    pub fn server(url: impl Into<String>) -> RedisBuilder<Self> {
+        RedisBuilder::server(url)
+    }
+
+    /// In a cluster: as [`RedisConfirmer::cluster`](super::RedisConfirmer::cluster).
+    pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder<Self> {
+        RedisBuilder::cluster(urls)
+    }
+
     /// Beside a confirmer whose names begin with `prefix`.
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &[u8], timeout: Duration) -> Self {
         Self { nodes, prefix: [MARK, prefix].concat(), timeout }
@@ -83,6 +91,19 @@ impl RedisClaims {
         let slot = if self.nodes.is_cluster() { slot(&name) } else { 0 };
         let asked = self.nodes.call(slot, |naming| call.command(&SCRIPT, &name, naming));
         within(self.timeout, async { Ok(asked.await?) }).await
+    }
+}
+
+impl RedisBuilder<RedisClaims> {
+    /// Connects, in a tokio runtime with time and I/O, which every later call needs,
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// Those of connecting a [`RedisConfirmer`](super::RedisConfirmer).
+    pub async fn connect(self) -> Result<RedisClaims, StoreError> {
+        let (nodes, prefix, timeout) = self.connected().await?;
+        Ok(RedisClaims::new(nodes, &prefix, timeout))
     }
 }
 
