@@ -99,7 +99,7 @@ fn path(process: u64, file: u64) -> PathBuf {
 /// Places that last as long as this does.
 pub(super) enum Store {
     Memory,
-    Embedded(TempDir),
+    Embedded { _folder: TempDir },
     Redis(Redis),
     Postgres(Postgres),
 }
@@ -114,7 +114,8 @@ impl Store {
             "embedded" => {
                 let folder = folder(std::process::id().into());
                 let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                Ok(Self::Embedded(tempfile::Builder::new().prefix(name).rand_bytes(0).tempdir()?))
+                let folder = tempfile::Builder::new().prefix(name).rand_bytes(0).tempdir()?;
+                Ok(Self::Embedded { _folder: folder })
             }
             "Redis" if is_installed(PROGRAM) => Ok(Self::Redis(Redis::start(&[]))),
             "PostgreSQL" => {
@@ -131,7 +132,7 @@ impl Store {
     pub(super) fn place(&self, lane: u64) -> Place {
         match self {
             Self::Memory => Place::Memory,
-            Self::Embedded(_) => Place::Embedded(std::process::id().into(), lane),
+            Self::Embedded { .. } => Place::Embedded(std::process::id().into(), lane),
             Self::Redis(server) => Place::Redis(server.port()),
             Self::Postgres(server) => Place::Postgres(server.port()),
         }
