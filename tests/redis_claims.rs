@@ -10,13 +10,14 @@ use hapax::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, Digest, Grant, Outcome, RedisClaims, SettleRequest,
     Settled, Settlement, Status, Terms,
 };
-use hapax::confirm::conformance::{BlockOn, Blocking, ClaimHarness, check_claims};
+use hapax::confirm::conformance::{Blocking, ClaimHarness, check_claims};
 use hapax::confirm::{
     self, AsyncConfirmer, Bucket, MAX_KEY_BYTES, RedisBuilder, RedisConfirmer, Rule, Sighting,
     StoreError, StoreErrorKind, Token,
 };
 use hapax::{Timestamp, Window};
 use servers::impostor::impostor;
+use servers::on_tokio::OnTokio;
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis, RedisCluster};
 use servers::{is_installed, wait_until};
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 const TERMS: Terms = Terms { lease: Duration::from_secs(300), keep: Duration::from_secs(86_400) };
 
@@ -99,22 +100,14 @@ async fn is_finished(claims: &RedisClaims, id: &str) -> bool {
 
 // --- the contract ------------------------------------------------------------
 
-struct OnRuntime(Handle);
-
-impl BlockOn for OnRuntime {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
-    }
-}
-
 fn opened(
     runtime: &Runtime,
     builder: RedisBuilder<RedisClaims>,
     namespace: &str,
-) -> Result<Blocking<RedisClaims, OnRuntime>, StoreError> {
+) -> Result<Blocking<RedisClaims, OnTokio>, StoreError> {
     let builder = builder.namespace(namespace).timeout(Duration::from_secs(10));
     let store = runtime.block_on(builder.connect())?;
-    Ok(Blocking { store, runtime: OnRuntime(runtime.handle().clone()) })
+    Ok(Blocking { store, runtime: OnTokio::of(runtime) })
 }
 
 /// One server behind a proxy.
@@ -125,7 +118,7 @@ struct Single {
 }
 
 impl ClaimHarness for Single {
-    type Store = Blocking<RedisClaims, OnRuntime>;
+    type Store = Blocking<RedisClaims, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
         opened(&self.runtime, through(&self.proxy), namespace)
@@ -171,7 +164,7 @@ struct Clustered {
 }
 
 impl ClaimHarness for Clustered {
-    type Store = Blocking<RedisClaims, OnRuntime>;
+    type Store = Blocking<RedisClaims, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
         opened(&self.runtime, RedisClaims::cluster(self.cluster.urls()), namespace)

@@ -6,23 +6,23 @@
 mod servers;
 
 use hapax::Window;
-use hapax::confirm::conformance::{BlockOn, Blocking, Harness, check};
+use hapax::confirm::conformance::{Blocking, Harness, check};
 use hapax::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MAX_KEY_BYTES, MemoryConfirmer, Record,
     RedisBuilder, RedisConfirmer, Rule, Sighting, StoreError, StoreErrorKind, Token,
 };
 use proptest::prelude::*;
 use servers::impostor::impostor;
+use servers::on_tokio::OnTokio;
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis, RedisCluster};
 use servers::{is_installed, wait_until};
 use std::error::Error;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 fn fixed() -> Rule {
     Rule::of(&Window::fixed(Duration::from_secs(80)))
@@ -73,14 +73,6 @@ async fn insist(confirmer: &RedisConfirmer, asked: &[Sighting<'_>]) -> Vec<Answe
 
 // --- the contract ------------------------------------------------------------
 
-struct OnRuntime(Handle);
-
-impl BlockOn for OnRuntime {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
-    }
-}
-
 /// One server behind a proxy.
 struct Single {
     runtime: Runtime,
@@ -89,14 +81,14 @@ struct Single {
 }
 
 impl Harness for Single {
-    type Confirmer = Blocking<RedisConfirmer, OnRuntime>;
+    type Confirmer = Blocking<RedisConfirmer, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let url = format!("redis://127.0.0.1:{}/", self.proxy.port());
         let builder = RedisConfirmer::server(url).namespace(namespace);
         let confirmer =
             self.runtime.block_on(builder.timeout(Duration::from_secs(10)).connect())?;
-        Ok(Blocking { store: confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
     fn lose_next_reply(&self) -> bool {
@@ -139,13 +131,13 @@ struct Clustered {
 }
 
 impl Harness for Clustered {
-    type Confirmer = Blocking<RedisConfirmer, OnRuntime>;
+    type Confirmer = Blocking<RedisConfirmer, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
         let builder = RedisConfirmer::cluster(self.cluster.urls()).namespace(namespace);
         let confirmer =
             self.runtime.block_on(builder.timeout(Duration::from_secs(10)).connect())?;
-        Ok(Blocking { store: confirmer, runtime: OnRuntime(self.runtime.handle().clone()) })
+        Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 }
 

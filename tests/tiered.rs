@@ -13,7 +13,8 @@ use hapax::confirm::{
     StoreError, StoreErrorKind, Tiered, Token,
 };
 use parking_lot::Mutex;
-use servers::postgres::{OnTokio, Postgres, parameters};
+use servers::on_tokio::OnTokio;
+use servers::postgres::{Postgres, parameters};
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis};
 use servers::{is_installed, wait_until};

@@ -91,6 +91,7 @@ impl<S> Gate<S> {
         GateBuilder::new(store)
     }
 
+    #[cfg(feature = "postgres")]
     pub(super) fn inner(&self) -> &Inner<S> {
         &self.inner
     }

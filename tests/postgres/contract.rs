@@ -1,6 +1,7 @@
 //! The conformance suite, and random calls beside the confirmer in memory.
 
-use super::servers::postgres::{OnTokio, Postgres, parameters};
+use super::servers::on_tokio::OnTokio;
+use super::servers::postgres::{Postgres, parameters};
 use super::servers::proxy::Proxy;
 use super::{first_confirmer, fixed, patient, runtime, sliding};
 use hapax::confirm::conformance::{Blocking, Harness, Outcome, check};

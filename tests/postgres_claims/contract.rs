@@ -1,6 +1,7 @@
 //! The conformance suite, and random calls beside the store in memory.
 
-use super::servers::postgres::{OnTokio, parameters};
+use super::servers::on_tokio::OnTokio;
+use super::servers::postgres::parameters;
 use super::servers::proxy::Proxy;
 use super::{Postgres, PostgresClaims, first_claims, patient, runtime};
 use hapax::Timestamp;

@@ -5,6 +5,8 @@
 #![allow(unreachable_pub, reason = "a module of a test binary has nobody outside to reach it")]
 
 pub mod impostor;
+#[cfg(feature = "conformance")]
+pub mod on_tokio;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod proxy;

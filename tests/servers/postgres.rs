@@ -1,19 +1,13 @@
 //! PostgreSQL, one server.
 
 use super::{Process, free_port, is_installed, wait_until};
-#[cfg(feature = "conformance")]
-use hapax::confirm::conformance::BlockOn;
 use std::fs;
-#[cfg(feature = "conformance")]
-use std::future::Future;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-#[cfg(feature = "conformance")]
-use tokio::runtime::Handle;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
@@ -131,24 +125,6 @@ impl Drop for Postgres {
             self.resume();
             self.crash();
         }
-    }
-}
-
-/// Lets the plain threads of a conformance suite ask an asynchronous store.
-#[cfg(feature = "conformance")]
-pub struct OnTokio(Handle);
-
-#[cfg(feature = "conformance")]
-impl OnTokio {
-    pub fn of(runtime: &Runtime) -> Self {
-        Self(runtime.handle().clone())
-    }
-}
-
-#[cfg(feature = "conformance")]
-impl BlockOn for OnTokio {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.block_on(future)
     }
 }
 

@@ -78,6 +78,8 @@ fn span() -> impl Strategy<Value = Duration> {
         8 => (0_u64..12).prop_map(Duration::from_micros),
         1 => (0_u64..12).prop_map(|micros| Duration::from_micros(REST_MICROS - micros)),
         1 => Just(Duration::MAX),
+        // More than 64 bits hold, by little.
+        1 => Just(Duration::from_micros(u64::MAX).saturating_add(Duration::from_micros(5))),
     ]
 }
 
