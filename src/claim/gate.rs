@@ -69,7 +69,8 @@ pub enum Claim<S> {
 pub struct InFlight {
     /// Since this time of the store's clock.
     pub since: Timestamp,
-    /// Until it may be taken over, unless its lease is extended.
+    /// Until it may be taken over, unless its lease is extended. Nothing, where a
+    /// transaction is at it that may end at any moment.
     pub remaining: Duration,
 }
 

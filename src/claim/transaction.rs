@@ -84,7 +84,8 @@ impl<S: Borrow<PostgresClaims>> Gate<S> {
 
 /// A gate as a transaction sees it; see [`Gate::within`].
 ///
-/// It asks the database, whatever this process remembers of finished keys.
+/// It asks the database, whatever this process remembers of finished keys. The gate counts
+/// what its claims come to, and not how they end: that is the caller's commit.
 pub struct Within<'t, S> {
     gate: &'t Inner<S>,
     transaction: &'t Transaction<'t>,
@@ -202,7 +203,8 @@ impl<S: Borrow<PostgresClaims>> TransactionLease<'_, S> {
         &self.id
     }
 
-    /// Larger than that of every holder before, for whoever else the work writes to.
+    /// Larger than that of every holder before, for whoever else the work writes to; of
+    /// those that were rolled back as long as the server's clock does not go back.
     pub const fn fence(&self) -> Fence {
         self.grant.fence
     }

@@ -137,10 +137,11 @@ pub async fn client(server: &Postgres) -> Client {
     connect(&server.parameters()).await
 }
 
-/// A connection of the test's own.
+/// A connection of the test's own, none of whose statements waits for ever.
 pub async fn connect(parameters: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(parameters, NoTls).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
+    client.batch_execute("SET statement_timeout = '30s'").await.unwrap();
     client
 }
 

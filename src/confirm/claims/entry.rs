@@ -76,7 +76,8 @@ pub enum Answer {
     InFlight {
         /// Since this time of the store's clock.
         since: Timestamp,
-        /// After so long it may be taken over, unless its lease is extended.
+        /// After so long it may be taken over, unless its lease is extended. Nothing
+        /// remains of one that has no lease, but a transaction that may end at any moment.
         remaining: Duration,
     },
     /// The key came with another payload before.
