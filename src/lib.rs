@@ -22,6 +22,8 @@ pub mod confirm;
 mod dedup;
 mod filter;
 mod hash;
+#[cfg(feature = "http")]
+pub mod http;
 mod map;
 mod memory;
 mod mode;

@@ -130,6 +130,11 @@ impl<S> Gate<S> {
         self.inner.terms
     }
 
+    /// The largest answer that is kept, in bytes.
+    pub fn max_outcome(&self) -> usize {
+        self.inner.max_outcome_bytes
+    }
+
     /// What claims have come to so far, in this process.
     pub fn stats(&self) -> GateStats {
         self.inner.counts.read()
