@@ -1,9 +1,12 @@
 //! The topic `claims`: that work is done once per key, whoever dies in the middle
 //! of it, and what that costs.
 
+mod fuzz;
 mod kills;
 mod late;
+mod latency;
 mod place;
+mod stampede;
 mod throughput;
 mod transactions;
 
@@ -18,8 +21,11 @@ use crate::report::Report;
 pub(crate) const JOBS: [(&str, Job); 2] = [(HOLDER, kills::hold), (BUYER, transactions::buy)];
 
 pub(crate) fn run(options: &Options, report: &mut Report) {
+    stampede::measure(options, report);
     kills::measure(options, report);
     transactions::measure(options, report);
     late::measure(options, report);
     throughput::measure(options, report);
+    latency::measure(options, report);
+    fuzz::measure(options, report);
 }
