@@ -13,7 +13,8 @@
 //! - a request repeated with its token changes nothing more: a lost reply is
 //!   asked for again, and does no harm;
 //! - fences of one key only rise, for as long as the store's clock does not go back
-//!   by more than a lease.
+//!   by more than a lease, or than outcomes are kept if that is shorter. Both last a
+//!   millisecond at least.
 //!
 //! # A store of one's own
 //!

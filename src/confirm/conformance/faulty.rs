@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,22 +89,26 @@ pub(super) struct Shared {
 /// Where callers of `NotAtomic` meet between reading and writing: so a race, if
 /// there is one, is lost.
 #[derive(Debug, Default)]
-struct Meeting {
+pub(super) struct Meeting {
     arrived: AtomicU64,
 }
 
 impl Meeting {
     /// Lets the first to come wait for a second one, for as long as one may come.
-    fn wait_once(&self) {
+    pub(super) fn wait_once(&self, patience: Duration) {
         if self.arrived.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
-        for _ in 0..20_000 {
-            if self.arrived.load(Ordering::SeqCst) > 1 {
-                return;
-            }
+        let start = Instant::now();
+        while self.arrived.load(Ordering::SeqCst) < 2 && start.elapsed() < patience {
             thread::yield_now();
         }
+    }
+
+    /// Lets another wait for a second one, where the first waited in vain.
+    #[cfg(feature = "claims")]
+    pub(super) fn call_off(&self) {
+        let _ = self.arrived.compare_exchange(1, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -203,7 +207,8 @@ impl Faulty {
         let decision = self.decide(rule, records.get(&key).copied(), sighting);
         if self.fault == Fault::NotAtomic {
             drop(records);
-            self.shared.meeting.wait_once();
+            // Each check that races nobody waits in vain.
+            self.shared.meeting.wait_once(Duration::from_millis(20));
             records = self.shared.records.lock();
         }
         if let Some(record) = decision.write {

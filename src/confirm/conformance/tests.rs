@@ -24,9 +24,9 @@ struct Bench {
 }
 
 #[derive(Default)]
-struct Trouble {
-    loses_reply: AtomicBool,
-    is_cut: AtomicBool,
+pub(super) struct Trouble {
+    pub(super) loses_reply: AtomicBool,
+    pub(super) is_cut: AtomicBool,
 }
 
 impl Bench {

@@ -12,9 +12,9 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(super) struct Due(i64);
 
 impl Due {
-    /// The first second that begins at `expires` or after it.
-    fn of(expires: Timestamp) -> Self {
-        let micros = expires.as_micros();
+    /// The first second that begins at `time` or after it.
+    pub(super) fn of(time: Timestamp) -> Self {
+        let micros = time.as_micros();
         Self(micros.div_euclid(MICROS_PER_SECOND) + i64::from(micros % MICROS_PER_SECOND != 0))
     }
 
@@ -31,11 +31,9 @@ impl Due {
 pub(super) struct Expiries(Mutex<BTreeMap<Due, Vec<Arc<[u8]>>>>);
 
 impl Expiries {
-    /// Notes an identity; when it will be looked at.
-    pub(super) fn add(&self, id: &Arc<[u8]>, expires: Timestamp) -> Due {
-        let due = Due::of(expires);
+    /// Notes an identity, to be looked at then.
+    pub(super) fn add(&self, id: &Arc<[u8]>, due: Due) {
         self.0.lock().entry(due).or_default().push(Arc::clone(id));
-        due
     }
 
     /// True iff there are identities to look at now.

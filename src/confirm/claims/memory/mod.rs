@@ -1,23 +1,23 @@
 //! Claims in this process's memory.
 //!
-//! It owns the map, its limit, and how expired entries are found without a scan
-//! (`expiry`). An entry is judged and written under the lock of its part of the map;
+//! It owns the map, its limit (`room`), and how expired entries are found without a
+//! scan (`expiry`). An entry is judged and written under the lock of its part of the map;
 //! where nothing is to be written, shared with other readers.
 
 mod expiry;
+mod room;
 
 use super::Status;
 use super::{Answer, ClaimRequest, ClaimStore, Decision, Entry, SettleRequest, Settled, State};
 use crate::confirm::{StoreError, StoreErrorKind};
 use crate::time::{Clock, SystemClock, Timestamp};
 use ahash::RandomState;
-use crossbeam_utils::CachePadded;
 use dashmap::mapref::one::RefMut;
 use dashmap::{DashMap, Entry as Slot};
 use expiry::{Due, Expiries};
+use room::Room;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Each write looks at so many entries that may have expired: two, so that the map
 /// shrinks faster than it grows.
@@ -29,14 +29,15 @@ const SWEEP: usize = 4_096;
 /// Claims in this process's memory, for one process, tests, and the time in which
 /// another store cannot be reached. They do not outlive it.
 ///
-/// An entry takes about 300 bytes, its identity's and its outcome's own. Every write
-/// frees up to two that have expired; [`sweep`](ClaimStore::sweep) frees the others.
+/// An entry takes 200 to 350 bytes, and its identity's and its outcome's own. Every write
+/// frees up to two that have expired; [`sweep`](ClaimStore::sweep) frees the others. The
+/// map itself shrinks when seven eighths of its room are empty.
 #[derive(Debug)]
 pub struct MemoryClaims {
     entries: DashMap<Arc<[u8]>, Kept, RandomState>,
     expiries: Expiries,
     clock: SharedClock,
-    bytes: CachePadded<AtomicUsize>,
+    room: Room,
     limit_bytes: usize,
 }
 
@@ -53,10 +54,6 @@ type Known<'map> = RefMut<'map, Arc<[u8]>, Kept>;
 struct SharedClock(Arc<dyn Clock>);
 
 impl MemoryClaims {
-    /// What an entry takes beside its identity and its outcome, in bytes: its part of
-    /// the map at its emptiest, two allocations, and its place among those that expire.
-    const ENTRY_BYTES: usize = 300;
-
     /// No claims, and no limit.
     pub fn new() -> Self {
         Self::with_clock(Arc::new(SystemClock::new()))
@@ -68,7 +65,7 @@ impl MemoryClaims {
             entries: DashMap::default(),
             expiries: Expiries::default(),
             clock: SharedClock(clock),
-            bytes: CachePadded::default(),
+            room: Room::default(),
             limit_bytes: usize::MAX,
         }
     }
@@ -94,10 +91,9 @@ impl MemoryClaims {
     }
 
     /// What all entries take, in bytes, by an estimate that resident memory stays
-    /// below.
+    /// below; that counts room, too, that was taken before and is kept for more.
     pub fn memory_bytes(&self) -> usize {
-        // Relaxed: it counts, and guards nothing.
-        self.bytes.load(Ordering::Relaxed)
+        self.room.bytes()
     }
 
     /// Reads, decides and writes in one step, for an identity that is likely known.
@@ -120,6 +116,7 @@ impl MemoryClaims {
         now: Timestamp,
         decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
     ) -> Result<T, StoreError> {
+        let has_room = self.has_room(id);
         match self.entries.entry(Arc::from(id)) {
             Slot::Occupied(slot) => {
                 let mut known = slot.into_ref();
@@ -129,9 +126,10 @@ impl MemoryClaims {
             Slot::Vacant(slot) => {
                 let Decision { answer, write } = decide(None, now);
                 if let Some(entry) = write {
-                    self.make_room(id)?;
-                    let due = self.expiries.add(slot.key(), entry.expires);
-                    self.take(cost(id, &entry));
+                    has_room?;
+                    let due = Due::of(first_look(&entry));
+                    self.expiries.add(slot.key(), due);
+                    self.room.enter(id, &entry.state);
                     slot.insert(Kept { entry, due });
                 }
                 Ok(answer)
@@ -142,21 +140,23 @@ impl MemoryClaims {
     fn rewrite<T>(&self, known: &mut Known<'_>, decision: Decision<T>) -> T {
         let Decision { answer, write } = decision;
         if let Some(entry) = write {
-            if entry.expires < known.due.time() {
-                known.due = self.expiries.add(known.key(), entry.expires);
+            let due = Due::of(first_look(&entry));
+            if due < known.due {
+                self.expiries.add(known.key(), due);
+                known.due = due;
             }
-            self.take(cost(known.key(), &entry));
-            self.give_back(cost(known.key(), &known.entry));
+            self.room.change(&known.entry.state, &entry.state);
             known.entry = entry;
         }
         answer
     }
 
-    fn make_room(&self, id: &[u8]) -> Result<(), StoreError> {
-        let (taken, limit) = (self.memory_bytes(), self.limit_bytes);
-        if taken.saturating_add(id.len() + Self::ENTRY_BYTES) <= limit {
+    fn has_room(&self, id: &[u8]) -> Result<(), StoreError> {
+        let limit = self.limit_bytes;
+        if self.room.bytes_with_another(id.len()) <= limit {
             return Ok(());
         }
+        let taken = self.memory_bytes();
         let cause = format!("claims in memory take {taken} of {limit} bytes");
         Err(StoreError::new(StoreErrorKind::Full, cause))
     }
@@ -164,36 +164,43 @@ impl MemoryClaims {
     /// Looks at up to `most` entries that may have expired.
     fn free_expired(&self, most: usize, now: Timestamp) {
         let (due, ids) = self.expiries.take(most, now);
-        for id in ids {
-            self.entries.remove_if_mut(&id, |_, kept| {
-                if kept.due != due {
-                    return false;
-                }
-                if now < kept.entry.expires {
-                    kept.due = self.expiries.add(&id, kept.entry.expires);
-                    return false;
-                }
-                self.give_back(cost(&id, &kept.entry));
-                true
-            });
+        for id in &ids {
+            self.entries.remove_if_mut(id, |_, kept| self.is_over(id, kept, (due, now)));
+        }
+        if !ids.is_empty() && self.room.is_sparse() {
+            self.entries.shrink_to_fit();
+            self.room.shrunk();
         }
     }
 
-    fn take(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// True iff an entry noted for `due` is to be dropped. If it is only looked at too
+    /// soon, it is noted anew.
+    fn is_over(&self, id: &Arc<[u8]>, kept: &mut Kept, (due, now): (Due, Timestamp)) -> bool {
+        if kept.due != due {
+            return false;
+        }
+        let Entry { expires, state, .. } = &kept.entry;
+        if *expires <= now {
+            self.room.leave(id, state);
+            return true;
+        }
+        let look = Some(first_look(&kept.entry)).filter(|look| *look > now);
+        let due = Due::of(look.unwrap_or(*expires));
+        self.expiries.add(id, due);
+        kept.due = due;
+        false
     }
 }
 
-fn cost(id: &[u8], entry: &Entry) -> usize {
-    let outcome = match &entry.state {
-        State::Finished(outcome) => outcome.len(),
-        State::Held { .. } | State::Free => 0,
-    };
-    MemoryClaims::ENTRY_BYTES + id.len() + outcome
+/// When to look for the first time whether an entry has expired. While it is held that
+/// is the deadline: released, it lasts that long at least, and completed, too, where
+/// outcomes are kept for a lease or longer. Noted for when it expires if nobody settles
+/// it, each would be noted again once settled, and its first note would outlive it.
+const fn first_look(entry: &Entry) -> Timestamp {
+    match entry.state {
+        State::Held { deadline, .. } => deadline,
+        State::Finished(_) | State::Free => entry.expires,
+    }
 }
 
 impl Default for MemoryClaims {
@@ -292,7 +299,7 @@ mod tests {
             sweep(&claims);
             assert_eq!(claims.len(), left, "after {secs} s");
         }
-        assert_eq!(claims.memory_bytes(), 0);
+        assert_eq!((claims.memory_bytes(), claims.entries.capacity()), (0, 0));
     }
 
     #[test]
@@ -315,22 +322,63 @@ mod tests {
             claim(&claims, "poison").unwrap();
             settle(&claims, "poison", Settlement::Release);
             clock.advance(Duration::from_secs(1));
+            assert_eq!(claims.expiries.len(), 1);
         }
-        assert!(claims.expiries.len() <= 1_000);
         clock.advance(Duration::from_secs(7_200));
         sweep(&claims);
         assert_eq!((claims.len(), claims.expiries.len()), (0, 0));
     }
 
     #[test]
+    fn each_entry_is_noted_once_however_it_ends() {
+        let (clock, claims) = store();
+        for number in 0..10_000 {
+            let id = format!("id-{number}");
+            claim(&claims, &id).unwrap();
+            match number % 3 {
+                0 => settle(&claims, &id, Settlement::Complete(&Outcome::success([]))),
+                1 => settle(&claims, &id, Settlement::Release),
+                _ => {}
+            }
+            clock.advance(Duration::from_millis(100));
+            assert_eq!(claims.expiries.len(), claims.len());
+        }
+    }
+
+    #[test]
+    fn room_that_is_kept_for_more_entries_counts_until_it_is_given_back() {
+        let (clock, claims) = store();
+        for id in 0..10_000 {
+            claim(&claims, &format!("id-{id}")).unwrap();
+        }
+        let most = claims.memory_bytes();
+        clock.advance(Duration::from_secs(4_000));
+        for id in 0..4_000 {
+            claim(&claims, &format!("other-{id}")).unwrap();
+        }
+        let (kept, taken) = (claims.entries.capacity(), claims.memory_bytes());
+        assert!(kept >= 10_000 && taken > most / 2, "{taken} of {most} bytes, {kept} slots");
+    }
+
+    #[test]
     fn a_full_store_refuses_new_identities_only() {
-        let (_, claims) = store();
-        let claims = claims.memory_limit(2 * (MemoryClaims::ENTRY_BYTES + 1));
+        let (clock, claims) = store();
+        let claims = claims.memory_limit(2 * Room::default().bytes_with_another(1));
         claim(&claims, "a").unwrap();
         claim(&claims, "b").unwrap();
         let refused = claim(&claims, "c").unwrap_err();
         assert_eq!(refused.kind(), StoreErrorKind::Full);
-        settle(&claims, "a", Settlement::Complete(&Outcome::success(vec![0; 1_000])));
+        let outcome = Outcome::success(vec![0; 1_000]);
+        settle(&claims, "a", Settlement::Complete(&outcome));
         assert!(matches!(claim(&claims, "a"), Ok(Answer::Finished(_))));
+        let unknown = SettleRequest {
+            token: Token::new(1),
+            settlement: Settlement::Complete(&outcome),
+            terms: TERMS,
+        };
+        assert_eq!(claims.settle(b"c", &unknown), Ok(Settled::Stale));
+        clock.advance(Duration::from_secs(4_000));
+        sweep(&claims);
+        assert!(matches!(claim(&claims, "c"), Ok(Answer::Granted(_))));
     }
 }

@@ -97,7 +97,12 @@ impl<'harness, H: ClaimHarness> Case<'harness, H> {
             Start::System(start) => return start.elapsed(),
             Start::Manual(start) => start,
         };
-        self.harness.clock().map_or(Duration::ZERO, |clock| between(start, clock.now()))
+        self.harness.clock().map_or(Duration::ZERO, |clock| clock.now().since(start))
+    }
+
+    /// How much has passed since `then`.
+    pub(super) fn since(&self, then: Duration) -> Duration {
+        self.elapsed().saturating_sub(then)
     }
 
     /// What `judge` says of a time less than so many ticks after `then`; nothing if it
@@ -108,15 +113,9 @@ impl<'harness, H: ClaimHarness> Case<'harness, H> {
         judge: impl FnOnce() -> Checked,
     ) -> Checked {
         let judged = judge();
-        let is_in_time = self.elapsed() + self.grain() < then + self.ticks(ticks);
+        let is_in_time = self.since(then) + self.grain() < self.ticks(ticks);
         if is_in_time { judged } else { Ok(()) }
     }
-}
-
-/// From `start` to `end`; nothing if that comes before.
-pub(super) fn between(start: Timestamp, end: Timestamp) -> Duration {
-    let micros = end.as_micros().saturating_sub(start.as_micros());
-    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 /// An identity in a store.

@@ -1,6 +1,6 @@
 //! What is answered to whom: claims, looks, and the one payload of a key.
 
-use super::case::{Case, LONG, OTHER, PAYLOAD, between};
+use super::case::{Case, LONG, OTHER, PAYLOAD};
 use super::{ClaimHarness, Named};
 use crate::confirm::claims::{Answer, ClaimRequest, Digest, Ending, Grant, Outcome, Settlement};
 use crate::confirm::conformance::checks::named;
@@ -47,7 +47,7 @@ fn in_flight_says_since_when_and_how_long<H: ClaimHarness>(case: &Case<'_, H>) -
     let at_first = key.in_flight("at first")?;
     case.pass(2);
     let later = key.in_flight("two ticks later")?;
-    let elapsed = case.elapsed().saturating_sub(began);
+    let elapsed = case.since(began);
 
     ensure!(at_first.since == later.since, "held since {at_first:?}, and then since {later:?}");
     ensure!(at_first.remaining <= LONG.lease, "{:?} are left at first", at_first.remaining);
@@ -118,7 +118,7 @@ fn claimed_again_is_granted_again<H: ClaimHarness>(case: &Case<'_, H>) -> Checke
     ensure!(first.grant == second.grant, "{:?}, and again {:?}", first.grant, second.grant);
     let held = key.in_flight("another claim, with its second payload")?;
     ensure!(held.since == since, "held since {since:?}, and then since {:?}", held.since);
-    let lasted = case.elapsed().saturating_sub(asked) + case.grain();
+    let lasted = case.since(asked) + case.grain();
     ensure!(held.remaining + lasted >= LONG.lease, "asked again, its lease did not begin anew");
     key.mismatched("another claim, with its first payload")?;
 
@@ -184,7 +184,7 @@ fn look_shows_what_is_held<H: ClaimHarness>(case: &Case<'_, H>) -> Checked {
     let second = key.granted(LONG, "after the deadline")?;
     let (taken_over, grant) = key.held("when taken over")?;
     ensure!(grant == second.grant, "granted {:?}, shown {grant:?}", second.grant);
-    let apart = between(at_first.since, taken_over.since) + case.grain();
+    let apart = taken_over.since.since(at_first.since) + case.grain();
     ensure!(apart >= case.ticks(4), "{at_first:?}, and four ticks later {taken_over:?}");
 
     key.done(second.token, Settlement::Release, "released")?;

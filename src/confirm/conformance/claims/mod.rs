@@ -9,6 +9,8 @@
 
 mod case;
 mod claiming;
+#[cfg(test)]
+mod faulty;
 mod identities;
 mod lasting;
 mod races;
