@@ -19,10 +19,12 @@ mod books;
 mod breaker;
 mod call;
 mod course;
+mod failure;
 mod guard;
 mod journal;
 mod policy;
 mod stats;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod unresolved;
