@@ -1,8 +1,9 @@
 //! What calls of one guard share: its circuit, and what it remembers of keys.
 
-use super::breaker::{Breaker, Circuit, Permit};
+use super::breaker::Breaker;
 use super::journal::{Batch, Entry, Journal, Owed};
 use super::stats::Health;
+use super::switch::{Asking, Switch};
 use super::unresolved::Unresolved;
 use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError};
 use crate::stats::OutageStats;
@@ -10,15 +11,14 @@ use crate::time::Clock;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
-/// The books of a guard, behind a lock that is never held during a call of a
+/// The books of a guard, behind locks that are never held during a call of a
 /// confirmer or of the clock.
 pub(super) struct Books {
     pages: Mutex<Pages>,
-    clock: Arc<dyn Clock>,
+    pub(super) switch: Switch,
 }
 
 struct Pages {
-    circuit: Circuit,
     journal: Journal,
     unresolved: Unresolved,
     counts: Counts,
@@ -26,7 +26,6 @@ struct Pages {
 
 #[derive(Debug, Default)]
 struct Counts {
-    failures: u64,
     admitted: u64,
     answered_by_fallback: u64,
     fallback_failures: u64,
@@ -38,46 +37,23 @@ struct Counts {
 impl Books {
     pub(super) fn new(breaker: Breaker, journal_limit_bytes: usize, clock: Arc<dyn Clock>) -> Self {
         let pages = Pages {
-            circuit: Circuit::new(breaker),
             journal: Journal::new(journal_limit_bytes),
             unresolved: Unresolved::default(),
             counts: Counts::default(),
         };
-        Self { pages: Mutex::new(pages), clock }
+        Self { pages: Mutex::new(pages), switch: Switch::new(breaker, clock) }
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock()
     }
 
-    /// The right to ask the primary, or why it is left alone.
-    pub(super) fn ask(&self) -> Result<Asking<'_>, StoreError> {
-        let now = self.clock.now();
-        let permit = self.pages().circuit.permit(now)?;
-        Ok(Asking { books: self, permit: Some(permit) })
-    }
-
-    /// The right to ask the primary, unless it is being left alone: no probe.
-    pub(super) fn ask_if_closed(&self) -> Option<Asking<'_>> {
-        let permit = self.pages().circuit.permit_if_closed()?;
-        Some(Asking { books: self, permit: Some(permit) })
-    }
-
     /// Debts to write, and the right to; `None` if there are none, if somebody
     /// writes already, or if the primary is left alone.
     pub(super) fn start_writing(&self) -> Option<(Writing<'_>, Asking<'_>, Batch)> {
-        if self.pages().journal.is_empty() {
-            return None;
-        }
-        let now = self.clock.now();
-        let mut pages = self.pages();
-        let batch = pages.journal.start_writing()?;
-        let Ok(permit) = pages.circuit.permit(now) else {
-            pages.journal.stop_writing();
-            return None;
-        };
-        let asking = Asking { books: self, permit: Some(permit) };
-        Some((Writing { books: self }, asking, batch))
+        let batch = self.pages().journal.start_writing()?;
+        let writing = Writing { books: self };
+        Some((writing, self.switch.ask().ok()?, batch))
     }
 
     /// The primary has forgotten keys, as it was owed.
@@ -183,8 +159,7 @@ impl Books {
     }
 
     pub(super) fn health(&self) -> Health {
-        let pages = self.pages();
-        match (pages.circuit.open(), pages.journal.keys()) {
+        match (self.switch.open(), self.pages().journal.keys()) {
             (Some((since, cause)), _) => Health::Degraded { since, cause },
             (None, 0) => Health::Serving,
             (None, owed_keys) => Health::Returning { owed_keys },
@@ -192,10 +167,10 @@ impl Books {
     }
 
     pub(super) fn stats(&self) -> OutageStats {
-        let Pages { circuit, journal, unresolved, counts } = &*self.pages();
+        let Pages { journal, unresolved, counts } = &*self.pages();
         OutageStats {
-            failures: counts.failures,
-            openings: circuit.openings(),
+            failures: self.switch.failures(),
+            openings: self.switch.openings(),
             admitted: counts.admitted,
             answered_by_fallback: counts.answered_by_fallback,
             fallback_failures: counts.fallback_failures,
@@ -206,38 +181,6 @@ impl Books {
             write_backs_refused: counts.write_backs_refused,
             unresolved_keys: unresolved.keys(),
             unresolved_given_up: unresolved.given_up(),
-        }
-    }
-}
-
-/// The right to ask the primary once. Dropped without a report, by a caller
-/// that went away, it says nothing of the primary.
-pub(super) struct Asking<'books> {
-    books: &'books Books,
-    permit: Option<Permit>,
-}
-
-impl Asking<'_> {
-    pub(super) fn succeeded(mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.books.pages().circuit.succeeded(permit);
-        }
-    }
-
-    pub(super) fn failed(mut self, error: &StoreError) {
-        let now = self.books.clock.now();
-        if let Some(permit) = self.permit.take() {
-            let mut pages = self.books.pages();
-            pages.counts.failures += 1;
-            pages.circuit.failed(permit, error, now);
-        }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.books.pages().circuit.abandoned(permit);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! How a call takes its course: whom it asks, in which order, and what it makes
 //! of the answers.
 
-use super::books::{Asking, Books, Doubt};
+use super::books::{Books, Doubt};
 use super::call::{ask, caught};
+use super::failure::{both_failed, fallback_failed, in_doubt, is_lost, is_outage};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
+use super::switch::Asking;
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, Inline, MemoryConfirmer, OwnedStore, Record, Rule,
     Sighting, StoreError, StoreErrorKind,
@@ -58,7 +60,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
                 doubt.resolved();
                 Ok(confirmed)
             }
-            Err(error) => Err(in_doubt(error, &doubt)),
+            Err(error) => Err(in_doubt(error, doubt.may_have_recorded())),
         }
     }
 
@@ -95,7 +97,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     ) -> Result<Confirmed, StoreError> {
         self.write_back(rule).await?;
         let owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
-        match self.books.ask() {
+        match self.books.switch.ask() {
             Err(error) => self.without_primary(sightings, rule, doubt, error).await,
             Ok(asking) if owed.contains(&true) => {
                 self.with_both(asking, sightings, &owed, rule, doubt).await
@@ -122,7 +124,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         if !is_lost(&error) {
             return Err(error);
         }
-        let Some(asking) = self.books.ask_if_closed() else { return Err(error) };
+        let Some(asking) = self.books.switch.ask_if_closed() else { return Err(error) };
         match self.ask_once(asking, sightings, rule, doubt).await {
             Err(again) if is_outage(&again) => Err(error),
             second => second,
@@ -312,8 +314,8 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         if keys.is_empty() {
             return Ok(());
         }
-        let first = self.forget_once(self.books.ask()?, keys).await;
-        match (&first, self.books.ask_if_closed()) {
+        let first = self.forget_once(self.books.switch.ask()?, keys).await;
+        match (&first, self.books.switch.ask_if_closed()) {
             (Err(error), Some(asking)) if is_lost(error) => self.forget_once(asking, keys).await,
             _ => first,
         }
@@ -337,7 +339,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
             Plan::Ask(fallback) => caught(async { fallback.expire(before).await }).await,
             Plan::Reject | Plan::Admit => Ok(()),
         };
-        if let Some(asking) = self.books.ask_if_closed() {
+        if let Some(asking) = self.books.switch.ask_if_closed() {
             let result = caught(async { self.primary.expire(before).await }).await;
             self.report(asking, &result);
             result?;
@@ -346,19 +348,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     }
 
     fn report<T>(&self, asking: Asking<'_>, result: &Result<T, StoreError>) {
-        match result {
-            Err(error) if self.is_failure(error) => asking.failed(error),
-            _ => asking.succeeded(),
-        }
-    }
-
-    /// Whether an error counts with the breaker. A full store is quick to say so,
-    /// and still knows its keys: it is left alone only where somebody else has room.
-    fn is_failure(&self, error: &StoreError) -> bool {
-        match error.kind() {
-            StoreErrorKind::Full => !matches!(self.plan, Plan::Reject),
-            _ => is_outage(error),
-        }
+        asking.report(result, !matches!(self.plan, Plan::Reject));
     }
 }
 
@@ -380,18 +370,6 @@ impl Confirmer for Recording<'_> {
     }
 }
 
-/// True iff the store could not answer. A refusal is an answer, to this request;
-/// and who is fenced off must hear of it.
-const fn is_outage(error: &StoreError) -> bool {
-    !matches!(error.kind(), StoreErrorKind::Fenced | StoreErrorKind::Refused)
-}
-
-/// True iff a reply, or its request, was lost on the way: asking again may bring
-/// it.
-const fn is_lost(error: &StoreError) -> bool {
-    error.is_retryable() && error.may_have_recorded()
-}
-
 /// Undoes the doubt that a call began if it is certain to have recorded nothing.
 fn recorded_nothing<T>(result: &Result<T, StoreError>, before: bool, doubt: &mut Doubt<'_>) {
     if matches!(result, Err(error) if !error.may_have_recorded()) {
@@ -407,35 +385,4 @@ fn parted<'key>(sightings: &[Sighting<'key>], owed: &[bool], part: bool) -> Vec<
 
 fn keys_of<'key>(keys: &[(&'key [u8], bool)]) -> Vec<&'key [u8]> {
     keys.iter().map(|(key, _)| *key).collect()
-}
-
-/// The fallback failed while its answer was needed.
-#[derive(Debug, thiserror::Error)]
-#[error("the fallback failed, and the store has yet to be told of keys that it answered for")]
-struct FallbackFailed(#[source] StoreError);
-
-fn fallback_failed(error: StoreError) -> StoreError {
-    StoreError::new(error.kind(), FallbackFailed(error))
-}
-
-/// The fallback failed as well.
-#[derive(Debug, thiserror::Error)]
-#[error("the fallback failed too ({fallback}); the store itself failed before it")]
-struct BothFailed {
-    fallback: StoreError,
-    #[source]
-    primary: StoreError,
-}
-
-fn both_failed(fallback: StoreError, primary: StoreError) -> StoreError {
-    StoreError::new(fallback.kind(), BothFailed { fallback, primary })
-}
-
-/// An error that claims that nothing was recorded, although another store may
-/// have.
-fn in_doubt(error: StoreError, doubt: &Doubt<'_>) -> StoreError {
-    if error.kind() == StoreErrorKind::Unavailable && doubt.may_have_recorded() {
-        return StoreError::new(StoreErrorKind::Uncertain, error);
-    }
-    error
 }

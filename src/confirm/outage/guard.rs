@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// may come at any time, and no call waits for another.
 ///
 /// Beside what the confirmer takes, a call copies its sightings (not their keys)
-/// and takes one lock, shared by all, five times for a moment.
+/// and takes two locks, shared by all, five times for a moment.
 pub(crate) struct Guard<C, P> {
     primary: C,
     policy: P,
