@@ -69,8 +69,10 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use clap::Parser;
 use hapax::claim::Gate;
-use hapax::confirm::claims::{AsyncClaimStore, EmbeddedClaims, Grant, PostgresClaims};
-use hapax::confirm::{Inline, RedisConfirmer};
+use hapax::confirm::claims::{
+    AsyncClaimStore, EmbeddedClaims, Grant, PostgresClaims, RedisClaims,
+};
+use hapax::confirm::Inline;
 use hapax::http::{IdempotencyKey, IdempotencyLayer};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -106,7 +108,7 @@ async fn main() -> Result<(), Failure> {
     let listener = TcpListener::bind(&listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     if let Some(url) = redis {
-        let claims = RedisConfirmer::server(&url).namespace("payments").connect_claims().await?;
+        let claims = RedisClaims::server(&url).namespace("payments").connect().await?;
         return serve(listener, claims, &data).await;
     }
     if let Some(url) = postgres {

@@ -235,7 +235,7 @@ impl Refusal {
 
 /// Rounded up: whoever comes earlier comes in vain.
 fn seconds(pause: Duration) -> u64 {
-    pause.as_secs() + u64::from(pause.subsec_nanos() > 0)
+    (pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn assert_holds(claims: &EmbeddedClaims, steps: u64, context: &str) {
     let is_possible = match &answer {
         Answer::InFlight { .. } => steps % 2 == 1,
         Answer::Finished(kept) => steps % 2 == 1 && *kept == outcome(finished),
-        Answer::Granted(_) => steps % 2 == 0,
+        Answer::Granted(_) => steps.is_multiple_of(2),
         Answer::Unconfirmed(_) | Answer::Mismatch => false,
     };
     assert!(is_possible, "{context}: {answer:?} after {steps} steps");

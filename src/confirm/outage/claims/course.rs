@@ -278,7 +278,7 @@ impl<A: AsyncClaimStore, B: AsyncClaimStore> Course<'_, A, B> {
         if is_twice
             && let Some(Status::InFlight { remaining, .. }) = self.look_in_primary(id).await?
         {
-            telling.is_in_the_way(remaining);
+            telling.waits(remaining);
             return Ok(false);
         }
         telling.paid(true, is_twice);

@@ -300,7 +300,9 @@ impl Journal {
         self.aged = next.last().map(|(id, _)| Arc::clone(id));
         let due = next.into_iter().filter(|(_, note)| now >= note.until);
         let due: Vec<_> = due.map(|(id, _)| Arc::clone(id)).collect();
-        due.iter().for_each(|id| self.owe(id));
+        for id in &due {
+            self.owe(id);
+        }
     }
 
     fn holder(&mut self, id: &[u8], token: Token) -> Option<&mut Holder> {

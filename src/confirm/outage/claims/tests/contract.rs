@@ -69,6 +69,6 @@ impl<P: Outage<Instead: ClaimStore>> ClaimHarness for Harness<P> {
 fn a_guarded_store_keeps_the_contract() {
     check_claims(&Harness::new(|_| Reject, true)).assert();
     check_claims(&Harness::new(|_| Admit, false)).assert();
-    let fallback = |clock| Fallback::new(MemoryClaims::with_clock(clock));
+    let fallback = |clock: Arc<ManualClock>| Fallback::new(MemoryClaims::with_clock(clock));
     check_claims(&Harness::new(fallback, false)).assert();
 }

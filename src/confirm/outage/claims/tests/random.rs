@@ -153,7 +153,7 @@ impl Account {
         assert!(said, "{}: nobody has said {came_of_it:?}", KEYS[key]);
     }
 
-    fn settled(&mut self, stage: &Stage, index: usize, how: How, heard: Heard<Settled>) {
+    fn settled(&mut self, stage: &Stage, index: usize, how: How, heard: &Heard<Settled>) {
         let now = stage.clock.now();
         let lease = &mut self.leases[index];
         let (key, by) = (lease.key, lease.by);
@@ -211,7 +211,7 @@ fn settle(stage: &Stage, account: &mut Account, (polls, index): (usize, usize), 
     }
     let outcome = outcome(token);
     let heard = stage.settle_in_part(polls, KEYS[key], token, settlement(how, &outcome));
-    account.settled(stage, index, how, heard);
+    account.settled(stage, index, how, &heard);
 }
 
 fn take(stage: &Stage, account: &mut Account, step: &Step) {
