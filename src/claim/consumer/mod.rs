@@ -11,7 +11,9 @@
 //!
 //! So a crash at any step loses nothing. One between the work and its outcome has the
 //! message worked on again, by a handler that is told
-//! ([`Attempt::is_takeover`]); at no other step does one.
+//! ([`Attempt::is_takeover`]); at no other step does one. Where the work is a transaction
+//! in PostgreSQL, claim the message once more within it, in another scope (`Gate::within`):
+//! then even that one finds it done.
 
 mod builder;
 mod consumed;
@@ -119,10 +121,10 @@ impl<S> Consumer<S> {
 impl<S: AsyncClaimStore + 'static> Consumer<S> {
     /// Has a message worked on unless it was before, and tells its broker.
     ///
-    /// `handler` gives what came of the work: a success, or a failure that a retry would
-    /// meet too; or an error, after which the message is tried again. It must not
-    /// block: the lease is extended in between. It is dropped where it waits once the lease is known
-    /// to be lost. A panic in it is one of its failures.
+    /// `handler` gives what came of the work: a success, or a failure that a retry would meet
+    /// too; or an error, after which the message is tried again. It must not block: while it
+    /// waits, the lease is extended, and where it waits it is dropped once the lease is known to
+    /// be lost. A panic in it is one of its failures.
     ///
     /// Dropped, the future leaves the message unacknowledged, and its key free.
     ///
