@@ -16,6 +16,7 @@
 //! over ([`Grant::is_takeover`](crate::confirm::claims::Grant::is_takeover)).
 
 mod builder;
+mod consumer;
 mod error;
 mod finished;
 mod gate;
@@ -29,6 +30,10 @@ mod transaction;
 mod wait;
 
 pub use builder::{Failures, GateBuilder};
+pub use consumer::{
+    Attempt, Consumed, Consumer, ConsumerBuilder, ConsumerError, ConsumerStats, DeadLetter,
+    Delivery, Failure, Retry, Unanswered,
+};
 #[cfg(feature = "postgres")]
 pub use error::TransactionError;
 pub use error::{ClaimError, GateError, LeaseError, RunError};

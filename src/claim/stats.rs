@@ -28,22 +28,28 @@ pub struct GateStats {
     pub stale: u64,
 }
 
+/// Counts, and how they are read as statistics with the same fields.
 macro_rules! counts {
-    ($($name:ident),+) => {
+    ($counts:ident => $stats:ident: $($name:ident),+) => {
         #[derive(Default)]
-        pub(super) struct Counts {
-            $(pub(super) $name: Count),+
+        pub(super) struct $counts {
+            $(pub(super) $name: $crate::claim::stats::Count),+
         }
 
-        impl Counts {
-            pub(super) fn read(&self) -> GateStats {
-                GateStats { $($name: self.$name.read()),+ }
+        impl $counts {
+            pub(super) fn read(&self) -> $stats {
+                $stats { $($name: self.$name.read()),+ }
             }
         }
     };
 }
 
-counts!(granted, taken_over, replayed, in_flight, mismatched, succeeded, failed, tombstones, stale);
+pub(super) use counts;
+
+counts!(
+    Counts => GateStats:
+    granted, taken_over, replayed, in_flight, mismatched, succeeded, failed, tombstones, stale
+);
 
 impl Counts {
     /// What a claim has come to.
@@ -71,7 +77,7 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -98,9 +98,9 @@ pub use postgres::{PostgresBuilder, PostgresConfirmer, PostgresError};
 pub use rule::{Answer, Decision, Record, Rule, Sighting, Token};
 pub use tiered::{Tiered, TieredStats};
 
-#[cfg(feature = "claims")]
-pub(crate) use outage::caught;
 pub(crate) use outage::{AnsweredBy, Confirmed, Course, Guard, write};
+#[cfg(feature = "claims")]
+pub(crate) use outage::{catching, caught};
 
 pub use crate::time::Bucket;
 use std::future::Future;

@@ -17,19 +17,22 @@ pub(super) async fn ask(
 }
 
 /// The result of a call; a panic in it becomes an error.
-///
-/// The call begins with the first poll, so that a panic before its future is made
-/// is caught too. After a panic it is not polled again.
 pub(crate) async fn caught<T>(
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
+    let panicked = |message| Err(faulty(format!("the confirmer panicked: {message}")));
+    catching(call).await.unwrap_or_else(panicked)
+}
+
+/// What a call comes to, or the message of a panic in it.
+///
+/// The call begins with the first poll, so that a panic before its future is made
+/// is caught too. After a panic it is not polled again.
+pub(crate) async fn catching<T>(call: impl Future<Output = T>) -> Result<T, String> {
     let mut call = pin!(call);
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
-        polled.unwrap_or_else(|panic| {
-            let message = panics::message(&*panic);
-            Poll::Ready(Err(faulty(format!("the confirmer panicked: {message}"))))
-        })
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panics::message(&*panic))),
     })
     .await
 }
