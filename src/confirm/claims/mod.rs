@@ -65,6 +65,7 @@ mod outcome;
 
 #[cfg(feature = "embedded")]
 pub use super::embedded::{EmbeddedClaims, EmbeddedClaimsBuilder};
+pub use super::outage::Guarded;
 pub use digest::Digest;
 pub use entry::{
     Answer, ClaimRequest, Decision, Entry, Fence, Grant, SettleRequest, Settled, Settlement, State,

@@ -2,8 +2,8 @@
 //!
 //! It owns the policies ([`Reject`], [`Admit`], [`Fallback`]), the circuit breaker that
 //! spares callers the wait for a store that is down, and what is remembered of
-//! keys until the store has answered for them. It leaves out whether and about
-//! which keys a store is asked. Invariants:
+//! keys until the store has answered for them; the same for stores of `claims`. It
+//! leaves out whether and about which keys a store is asked. Invariants:
 //!
 //! - a confirmer's panic or nonsense is an error, and never a verdict;
 //! - a sighting whose outcome its caller never learned is not held against the
@@ -18,6 +18,8 @@
 mod books;
 mod breaker;
 mod call;
+#[cfg(feature = "claims")]
+mod claims;
 mod course;
 mod failure;
 mod guard;
@@ -33,6 +35,8 @@ pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
 #[cfg(feature = "claims")]
 pub(crate) use call::caught;
+#[cfg(feature = "claims")]
+pub use claims::Guarded;
 pub(crate) use course::{AnsweredBy, Confirmed, Course};
 pub(crate) use guard::{Guard, write};
 pub use policy::{Admit, Fallback, Outage, Reject};

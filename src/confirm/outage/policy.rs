@@ -1,5 +1,10 @@
 //! What is to be done when the confirmer cannot answer.
 
+#[cfg(feature = "claims")]
+use crate::confirm::claims::{
+    Answer as ClaimAnswer, AsyncClaimStore, ClaimRequest, ClaimStore, SettleRequest, Settled,
+    Status,
+};
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, Record, Rule, Sighting, StoreError,
 };
@@ -115,6 +120,36 @@ impl AsyncConfirmer for Nobody {
     }
 
     async fn expire(&self, _: Bucket) -> Result<(), StoreError> {
+        match *self {}
+    }
+}
+
+#[cfg(feature = "claims")]
+impl ClaimStore for Nobody {
+    fn claim(&self, _: &[u8], _: &ClaimRequest) -> Result<ClaimAnswer, StoreError> {
+        match *self {}
+    }
+
+    fn settle(&self, _: &[u8], _: &SettleRequest<'_>) -> Result<Settled, StoreError> {
+        match *self {}
+    }
+
+    fn look(&self, _: &[u8]) -> Result<Option<Status>, StoreError> {
+        match *self {}
+    }
+}
+
+#[cfg(feature = "claims")]
+impl AsyncClaimStore for Nobody {
+    async fn claim(&self, _: &[u8], _: &ClaimRequest) -> Result<ClaimAnswer, StoreError> {
+        match *self {}
+    }
+
+    async fn settle(&self, _: &[u8], _: &SettleRequest<'_>) -> Result<Settled, StoreError> {
+        match *self {}
+    }
+
+    async fn look(&self, _: &[u8]) -> Result<Option<Status>, StoreError> {
         match *self {}
     }
 }
