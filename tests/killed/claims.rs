@@ -120,7 +120,9 @@ fn what_came_of_claims_outlives_a_kill() {
         // A lease later than the child can have claimed anything.
         clock.set(SystemClock::new().now());
         let claims = open(&path, clock.clone());
-        said.iter().for_each(|step| assert_kept(&claims, *step));
+        for step in &said {
+            assert_kept(&claims, *step);
+        }
         clock.advance(TERMS.lease);
         for step in &said {
             let Step::Claimed(number) = *step else { continue };

@@ -54,6 +54,7 @@ impl Quota {
     }
 
     /// What of the limit is left to those who have priority, if they take any.
+    #[cfg(feature = "claims")]
     pub(super) fn spare_bytes(&self) -> u64 {
         self.limit_bytes.unwrap_or_default() / 8
     }

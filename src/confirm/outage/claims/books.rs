@@ -245,8 +245,8 @@ impl Telling<'_> {
         self.books.pages().journal.postpone(&self.debt, until);
     }
 
-    /// Somebody is at it in the primary: what was finished has to wait.
-    pub(super) fn waits(self, remaining: Duration) {
+    /// Somebody is at it in the primary.
+    pub(super) fn met_another(self, remaining: Duration) {
         let until = self.after(remaining);
         self.books.pages().journal.postpone(&self.debt, until);
     }

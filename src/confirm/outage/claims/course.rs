@@ -278,7 +278,7 @@ impl<A: AsyncClaimStore, B: AsyncClaimStore> Course<'_, A, B> {
         if is_twice
             && let Some(Status::InFlight { remaining, .. }) = self.look_in_primary(id).await?
         {
-            telling.waits(remaining);
+            telling.met_another(remaining);
             return Ok(false);
         }
         telling.paid(true, is_twice);

@@ -22,9 +22,8 @@ fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.unwrap_err().kind()
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as stores say it")]
-fn finished() -> Option<Status> {
-    Some(Status::Finished(outcome()))
+fn finished() -> Status {
+    Status::Finished(outcome())
 }
 
 #[test]
@@ -70,7 +69,7 @@ fn without_the_primary_still_one_runs_and_others_hear_of_it() {
         assert!(matches!(stage.look("k"), Ok(Some(Status::InFlight { .. }))));
         assert_eq!(stage.complete("k", 1), Ok(Settled::Done));
         assert_eq!(stage.claim("k", 2), Ok(Answer::Finished(outcome())));
-        assert_eq!(stage.look("k"), Ok(finished()));
+        assert_eq!(stage.look("k"), Ok(Some(finished())));
         assert_eq!(stage.in_primary("k"), None);
         let stats = stage.stats();
         assert_eq!(stats.journal_keys, 1);
@@ -96,7 +95,7 @@ fn what_came_of_it_is_told_by_claims() {
         assert!(is_in_flight(&stage.claim("another", 3)));
         assert_eq!(stage.health(), Health::Serving);
         for id in ["a", "b", "c"] {
-            assert_eq!(stage.in_primary(id), finished());
+            assert_eq!(stage.in_primary(id), Some(finished()));
             assert_eq!(stage.claim(id, 4), Ok(Answer::Finished(outcome())));
             assert_eq!(stage.claim_with(id, 4, b"other"), Ok(Answer::Mismatch));
         }
@@ -119,7 +118,7 @@ fn what_came_of_it_is_told_by_sweeps() {
         stage.recover();
         assert_eq!(stage.sweep(), Ok(true));
         stage.sweep_all();
-        assert!(ids.iter().all(|id| stage.in_primary(id) == finished()));
+        assert!(ids.iter().all(|id| stage.in_primary(id) == Some(finished())));
         assert_eq!(stage.health(), Health::Serving);
     });
 }
@@ -139,9 +138,9 @@ fn a_lease_is_settled_where_it_was_granted() {
         assert_eq!(stage.complete("new", 1), Ok(Settled::Done));
         assert_eq!(stage.in_primary("new"), None);
         assert_eq!(stage.complete("old", 1), Ok(Settled::Done));
-        assert_eq!(stage.in_primary("old"), finished());
+        assert_eq!(stage.in_primary("old"), Some(finished()));
         stage.sweep_all();
-        assert_eq!(stage.in_primary("new"), finished());
+        assert_eq!(stage.in_primary("new"), Some(finished()));
     });
 }
 
@@ -172,7 +171,7 @@ fn a_claim_whose_reply_was_lost_leaves_nothing_behind() {
         assert_eq!(stage.settle("released", 1, Settlement::Release), Ok(Settled::Done));
         stage.recover();
         stage.sweep_all();
-        assert_eq!(stage.in_primary("finished"), finished());
+        assert_eq!(stage.in_primary("finished"), Some(finished()));
         assert_eq!(stage.in_primary("released"), None);
         assert_eq!(stage.stats().let_through_twice, 0);
     });
@@ -221,7 +220,7 @@ fn an_outcome_replaces_a_claim_that_another_gave_up() {
         stage.recover();
         stage.advance(10);
         stage.sweep_all();
-        assert_eq!(stage.in_primary("k"), finished());
+        assert_eq!(stage.in_primary("k"), Some(finished()));
         assert_eq!(stage.stats().let_through_twice, 0);
     });
 }
@@ -238,7 +237,7 @@ fn who_was_taken_over_is_stale_everywhere() {
         assert_eq!(stage.complete("k", 1), Ok(Settled::Stale));
         assert_eq!(stage.complete("k", 2), Ok(Settled::Done));
         stage.sweep_all();
-        assert_eq!(stage.in_primary("k"), finished());
+        assert_eq!(stage.in_primary("k"), Some(finished()));
         assert_eq!(stage.complete("k", 1), Ok(Settled::Stale));
     });
 }
@@ -286,7 +285,7 @@ fn a_full_journal_fails_the_claim_and_drops_nothing() {
         }
         stage.recover();
         stage.sweep_all();
-        assert!(noted.iter().all(|id| stage.in_primary(id) == finished()));
+        assert!(noted.iter().all(|id| stage.in_primary(id) == Some(finished())));
     }
 }
 
@@ -350,12 +349,12 @@ fn a_settlement_whose_reply_was_lost_is_found_out() {
         assert_eq!(kind(stage.complete("other", 1)), StoreErrorKind::Timeout);
         stage.recover();
         stage.sweep_all();
-        assert_eq!(stage.in_primary("k"), finished());
+        assert_eq!(stage.in_primary("k"), Some(finished()));
         // The other one is still at it.
         assert!(is_in_flight(&stage.claim("other", 2)));
         assert_eq!(stage.complete("other", 1), Ok(Settled::Done));
         stage.sweep_all();
-        assert_eq!(stage.in_primary("other"), finished());
+        assert_eq!(stage.in_primary("other"), Some(finished()));
     });
 }
 
@@ -366,7 +365,7 @@ fn a_panic_of_a_store_is_an_outage() {
         assert!(is_unconfirmed(&stage.claim("k", 1)));
         assert_eq!(stage.complete("k", 1), Ok(Settled::Done));
         stage.sweep_all();
-        assert_eq!(stage.in_primary("k"), finished());
+        assert_eq!(stage.in_primary("k"), Some(finished()));
     });
     both(Policy::Reject, |stage| {
         stage.primary.next([Mood::Panics]);
@@ -406,5 +405,5 @@ fn a_claim_while_the_primary_is_told_is_told_of_as_well() {
     assert!(is_in_flight(&stage.claim("k", 3)));
     assert_eq!(stage.complete("k", 2), Ok(Settled::Done));
     stage.sweep_all();
-    assert_eq!(stage.in_primary("k"), finished());
+    assert_eq!(stage.in_primary("k"), Some(finished()));
 }

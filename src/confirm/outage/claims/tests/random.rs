@@ -2,6 +2,7 @@
 //! holds what.
 
 use super::stage::{Heard, Mood, Policy, Stage, TERMS};
+use crate::confirm::StoreError;
 use crate::confirm::StoreErrorKind::{Broken, Corrupt, Full, Refused, Uncertain};
 use crate::confirm::claims::{Answer, Outcome, Settled, Settlement, Status};
 use crate::confirm::outage::Health;
@@ -153,7 +154,13 @@ impl Account {
         assert!(said, "{}: nobody has said {came_of_it:?}", KEYS[key]);
     }
 
-    fn settled(&mut self, stage: &Stage, index: usize, how: How, heard: &Heard<Settled>) {
+    fn settled(
+        &mut self,
+        stage: &Stage,
+        index: usize,
+        how: How,
+        heard: Option<&Result<Settled, StoreError>>,
+    ) {
         let now = stage.clock.now();
         let lease = &mut self.leases[index];
         let (key, by) = (lease.key, lease.by);
@@ -211,7 +218,7 @@ fn settle(stage: &Stage, account: &mut Account, (polls, index): (usize, usize), 
     }
     let outcome = outcome(token);
     let heard = stage.settle_in_part(polls, KEYS[key], token, settlement(how, &outcome));
-    account.settled(stage, index, how, &heard);
+    account.settled(stage, index, how, heard.as_ref());
 }
 
 fn take(stage: &Stage, account: &mut Account, step: &Step) {
