@@ -69,10 +69,8 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use clap::Parser;
 use hapax::claim::Gate;
-use hapax::confirm::claims::{
-    AsyncClaimStore, EmbeddedClaims, Grant, PostgresClaims, RedisClaims,
-};
 use hapax::confirm::Inline;
+use hapax::confirm::claims::{AsyncClaimStore, EmbeddedClaims, Grant, PostgresClaims, RedisClaims};
 use hapax::http::{IdempotencyKey, IdempotencyLayer};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};

@@ -34,7 +34,7 @@ mod unresolved;
 pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
 #[cfg(feature = "claims")]
-pub(crate) use call::caught;
+pub(crate) use call::{catching, caught};
 #[cfg(feature = "claims")]
 pub use claims::Guarded;
 pub(crate) use course::{AnsweredBy, Confirmed, Course};
