@@ -1,5 +1,6 @@
 //! Workers that are killed in the middle, and who goes on for them.
 
+use super::lanes;
 use super::place::{Errand, PATIENCE, Place, Store};
 use crate::child::InTurns;
 use crate::keys::key;
@@ -8,7 +9,6 @@ use crate::slow_path::runtime;
 use crate::{Failure, Options, child};
 use hapax::claim::{Claim, Gate, Identity};
 use hapax::confirm::claims::{AsyncClaimStore, Digest, Outcome};
-use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -17,9 +17,6 @@ pub(crate) const HOLDER: &str = "holder";
 
 const FULL_KILLS: u64 = 1_000;
 const SHORT_KILLS: u64 = 8;
-
-/// So many workers live and die side by side.
-const LANES: u64 = 8;
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -50,21 +47,7 @@ pub(super) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
 /// How long each key had to be waited for; `None`: it was not as it must be.
 fn killed(store: &Store, kills: u64) -> Result<Vec<Option<Duration>>, Failure> {
     let runtime = runtime()?;
-    let waits = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let (runtime, place) = (&runtime, store.place(lane));
-                let numbers = (lane..kills * STEPS).step_by(LANES as usize);
-                scope.spawn(move || {
-                    let waits = numbers.map(|number| wait(runtime, place, number));
-                    waits.collect::<Result<Vec<_>, _>>().map_err(|failure| failure.to_string())
-                })
-            })
-            .collect();
-        let lanes = lanes.into_iter().map(|lane| lane.join().expect("a lane does not panic"));
-        lanes.collect::<Result<Vec<_>, _>>()
-    })?;
-    Ok(waits.concat())
+    lanes::each(kills * STEPS, |lane, number| wait(&runtime, store.place(lane), number))
 }
 
 /// Kills a holder of this key, and waits for the key.

@@ -3,6 +3,7 @@
 
 mod fuzz;
 mod kills;
+mod lanes;
 mod late;
 mod latency;
 mod place;

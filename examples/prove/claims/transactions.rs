@@ -1,5 +1,6 @@
 //! Work that commits together with its claim, under the same kills.
 
+use super::lanes;
 use super::place::{PATIENCE, Store, gate, postgres_claims};
 use crate::child::InTurns;
 use crate::keys::key;
@@ -9,7 +10,6 @@ use crate::slow_path::servers::postgres;
 use crate::{Failure, Options, child};
 use hapax::claim::{Gate, Identity, TransactionClaim};
 use hapax::confirm::claims::{Digest, Outcome, PostgresClaims};
-use std::thread;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
@@ -19,7 +19,6 @@ pub(crate) const BUYER: &str = "buyer";
 
 const FULL_KILLS: u64 = 1_000;
 const SHORT_KILLS: u64 = 8;
-const LANES: u64 = 8;
 const LEASE: Duration = Duration::from_secs(1);
 
 /// After the claim, in the middle of the work, after the outcome is stored, before the reply.
@@ -50,18 +49,7 @@ fn killed(port: u16, numbers: u64) -> Result<(u64, u64), Failure> {
     let runtime = runtime()?;
     let client = runtime.block_on(connect(port))?;
     runtime.block_on(client.batch_execute(TABLE))?;
-    thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let (runtime, mut numbers) = (&runtime, (lane..numbers).step_by(LANES as usize));
-                scope.spawn(move || {
-                    let bought = numbers.try_for_each(|number| buy_again(runtime, port, number));
-                    bought.map_err(|failure| failure.to_string())
-                })
-            })
-            .collect();
-        lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane does not panic"))
-    })?;
+    lanes::each(numbers, |_, number| buy_again(&runtime, port, number))?;
     let sums = runtime.block_on(client.query_one(SUMS, &[]))?;
     Ok((sums.get::<_, i64>(0).try_into()?, sums.get::<_, i64>(1).try_into()?))
 }
