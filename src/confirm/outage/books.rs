@@ -21,17 +21,8 @@ pub(super) struct Books {
 struct Pages {
     journal: Journal,
     unresolved: Unresolved,
-    counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    admitted: u64,
-    answered_by_fallback: u64,
-    fallback_failures: u64,
-    written_back: u64,
-    let_through_twice: u64,
-    write_backs_refused: u64,
+    /// What the journal and the switch do not count themselves.
+    counts: OutageStats,
 }
 
 impl Books {
@@ -39,7 +30,7 @@ impl Books {
         let pages = Pages {
             journal: Journal::new(journal_limit_bytes),
             unresolved: Unresolved::default(),
-            counts: Counts::default(),
+            counts: OutageStats::default(),
         };
         Self { pages: Mutex::new(pages), switch: Switch::new(breaker, clock) }
     }
@@ -159,11 +150,8 @@ impl Books {
     }
 
     pub(super) fn health(&self) -> Health {
-        match (self.switch.open(), self.pages().journal.keys()) {
-            (Some((since, cause)), _) => Health::Degraded { since, cause },
-            (None, 0) => Health::Serving,
-            (None, owed_keys) => Health::Returning { owed_keys },
-        }
+        let owed_keys = self.pages().journal.keys();
+        self.switch.health(owed_keys)
     }
 
     pub(super) fn stats(&self) -> OutageStats {
@@ -171,16 +159,11 @@ impl Books {
         OutageStats {
             failures: self.switch.failures(),
             openings: self.switch.openings(),
-            admitted: counts.admitted,
-            answered_by_fallback: counts.answered_by_fallback,
-            fallback_failures: counts.fallback_failures,
             journal_keys: journal.keys(),
             journal_bytes: journal.bytes(),
-            written_back: counts.written_back,
-            let_through_twice: counts.let_through_twice,
-            write_backs_refused: counts.write_backs_refused,
             unresolved_keys: unresolved.keys(),
             unresolved_given_up: unresolved.given_up(),
+            ..*counts
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use super::breaker::{Breaker, Circuit, Permit};
 use super::failure::is_failure;
-use crate::confirm::{StoreError, StoreErrorKind};
-use crate::time::{Clock, Timestamp};
+use super::stats::Health;
+use crate::confirm::StoreError;
+use crate::time::Clock;
+#[cfg(feature = "claims")]
+use crate::time::Timestamp;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -44,10 +47,13 @@ impl Switch {
         Some(Asking { switch: self, permit: Some(permit) })
     }
 
-    /// Since when the store is left alone, and how it failed last; `None`: it is
-    /// not.
-    pub(super) fn open(&self) -> Option<(Timestamp, StoreErrorKind)> {
-        self.wired.lock().circuit.open()
+    /// How a store is doing that has yet to be told of so many keys.
+    pub(super) fn health(&self, owed_keys: usize) -> Health {
+        match (self.wired.lock().circuit.open(), owed_keys) {
+            (Some((since, cause)), _) => Health::Degraded { since, cause },
+            (None, 0) => Health::Serving,
+            (None, owed_keys) => Health::Returning { owed_keys },
+        }
     }
 
     pub(super) fn openings(&self) -> u64 {
