@@ -20,8 +20,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a server may take to start, or to notice something.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to start, which includes reading all that it had written,
+/// or to notice something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// True iff `program` can be run; else says that the test is skipped, which
 /// `scripts/test` takes for a failure.
