@@ -101,17 +101,23 @@ pub(super) struct Store {
     log: Log,
 }
 
-/// Where the log ends, and how much of it the sweep under way makes obsolete.
+/// A log of this many full overlays is long. While keys only come, it is one of two
+/// at most.
+const LONG_LOG: usize = 3;
+
+/// Where the log ends, and how much of it the sweep under way makes obsolete, in bytes
+/// as [`weight`] counts: what reading it takes in memory.
 #[derive(Debug, Default)]
 struct Log {
     next: u64,
     /// The first entry from after the beginning of the sweep.
     sweep_began: u64,
-    bytes_before: usize,
-    bytes_since: usize,
-    /// From this size on the log is shortened though the overlay has room: a few
-    /// keys that are refreshed for ever would make it grow without end.
-    long_bytes: usize,
+    weight_before: usize,
+    weight_since: usize,
+    /// From here on the log is shortened though the overlay has room: keys that are
+    /// refreshed, or expire before they are moved, would make it grow, and whoever
+    /// opens the file read them all.
+    long_weight: usize,
 }
 
 impl Store {
@@ -125,15 +131,15 @@ impl Store {
             file: File::open(storage, settings, Kind::Keys, make)?,
             overlay: Overlay::new(overlay_bytes),
             buckets: BTreeSet::new(),
-            log: Log { long_bytes: 4 * overlay_bytes, ..Log::default() },
+            log: Log { long_weight: LONG_LOG * overlay_bytes, ..Log::default() },
         };
         store.load()?;
         Ok(store)
     }
 
     #[cfg(test)]
-    pub(super) const fn log_bytes(&self) -> usize {
-        self.log.bytes_before + self.log.bytes_since
+    pub(super) const fn log_weight(&self) -> usize {
+        self.log.weight()
     }
 
     /// Finds the tables, and reads the log into the overlay.
@@ -147,9 +153,9 @@ impl Store {
             let (number, bytes) = entry.map_err(opening)?;
             let changes = decode(bytes.value())
                 .ok_or_else(|| corrupt(format!("entry {} of the log", number.value())))?;
-            self.overlay.extend(changes);
+            self.log.weight_before += weight_of(&changes);
             self.log.next = number.value() + 1;
-            self.log.bytes_before += bytes.value().len();
+            self.overlay.extend(changes);
         }
         self.log.sweep_began = self.log.next;
         Ok(())
@@ -282,7 +288,7 @@ impl Store {
 
     /// One transaction, and memory after it.
     fn write(&mut self, changes: Changes, expired: &BTreeSet<Bucket>) -> Result<(), StoreError> {
-        let added: usize = changes.keys().map(|key| weight(key)).sum();
+        let added = weight_of(&changes);
         let least = if self.log.is_long() { 4 * added } else { 0 };
         let share = self.overlay.share(added, least);
         let logged = encode(&changes);
@@ -296,7 +302,7 @@ impl Store {
         self.log.write(&tx, &logged, share.ends_sweep)?;
         tx.commit().map_err(working)?;
 
-        self.log.written(logged.len(), share.ends_sweep);
+        self.log.written(added, share.ends_sweep);
         self.buckets = buckets;
         self.file.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
         self.overlay.moved(share);
@@ -372,6 +378,10 @@ impl Serve for Store {
     }
 }
 
+fn weight_of(changes: &Changes) -> usize {
+    changes.keys().map(|key| weight(key)).sum()
+}
+
 /// Puts a share of the overlay into the tables of `buckets`, and returns which
 /// there are then.
 fn move_to_tables(
@@ -409,8 +419,12 @@ fn opened<'tables, 'tx>(
 }
 
 impl Log {
+    const fn weight(&self) -> usize {
+        self.weight_before + self.weight_since
+    }
+
     const fn is_long(&self) -> bool {
-        self.bytes_before + self.bytes_since > self.long_bytes
+        self.weight() > self.long_weight
     }
 
     fn write(
@@ -430,13 +444,13 @@ impl Log {
     }
 
     /// A sweep that ends makes another begin, before what is logged with it.
-    const fn written(&mut self, bytes: usize, ends_sweep: bool) {
+    const fn written(&mut self, weight: usize, ends_sweep: bool) {
         if ends_sweep {
             self.sweep_began = self.next;
-            self.bytes_before = self.bytes_since;
-            self.bytes_since = 0;
+            self.weight_before = self.weight_since;
+            self.weight_since = 0;
         }
-        self.bytes_since += bytes;
+        self.weight_since += weight;
         self.next += 1;
     }
 }

@@ -276,6 +276,11 @@ fn a_key_too_long_is_refused_and_nothing_is_recorded() {
     assert_eq!(store.confirm(&other, fixed()).unwrap(), [Answer::New]);
 }
 
+/// What the log of an overlay of `bytes` weighs at most.
+fn most_log(bytes: usize) -> usize {
+    4 * bytes
+}
+
 /// Keys that are refreshed again and again do not make the log grow.
 #[test]
 fn the_log_is_shortened_though_the_overlay_has_room() {
@@ -292,7 +297,28 @@ fn the_log_is_shortened_though_the_overlay_has_room() {
         store.confirm(&others, rule).unwrap();
         store.expire(Bucket::new(bucket - 8)).unwrap();
     }
-    assert!(store.commits.serving.lock().store.log_bytes() < 200_000);
+    assert!(store.commits.serving.lock().store.log_weight() <= most_log(20_000));
+}
+
+/// Keys that expire before they would have been moved to the tables do not either.
+#[test]
+fn the_log_is_shortened_though_its_keys_expire() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    let mut store = builder(&path, 20_000).open().unwrap();
+    for bucket in 0..400_u32 {
+        let keys: Vec<_> = (0..10).map(|key| (bucket * 10 + key).to_be_bytes()).collect();
+        let sightings: Vec<_> =
+            keys.iter().map(|key| sighting(key, i64::from(bucket), 1)).collect();
+        store.record(&sightings).unwrap();
+        store.expire(Bucket::new(i64::from(bucket) - 8)).unwrap();
+        if bucket % 50 == 49 {
+            drop(store);
+            store = builder(&path, 20_000).open().unwrap();
+        }
+        let weight = store.commits.serving.lock().store.log_weight();
+        assert!(weight <= most_log(20_000), "bucket {bucket}: {weight}");
+    }
 }
 
 /// A long key, one of many.
