@@ -1,9 +1,9 @@
 //! Which entries may have expired, in order of time.
 
+use super::known::Known;
 use crate::time::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
@@ -28,12 +28,12 @@ impl Due {
 /// is to expire sooner, and when it is looked at too soon; only the note that its
 /// entry knows of counts.
 #[derive(Debug, Default)]
-pub(super) struct Expiries(Mutex<BTreeMap<Due, Vec<Arc<[u8]>>>>);
+pub(super) struct Expiries(Mutex<BTreeMap<Due, Vec<Known>>>);
 
 impl Expiries {
     /// Notes an identity, to be looked at then.
-    pub(super) fn add(&self, id: &Arc<[u8]>, due: Due) {
-        self.0.lock().entry(due).or_default().push(Arc::clone(id));
+    pub(super) fn add(&self, known: &Known, due: Due) {
+        self.0.lock().entry(due).or_default().push(known.clone());
     }
 
     /// True iff there are identities to look at now.
@@ -42,14 +42,14 @@ impl Expiries {
     }
 
     /// Up to `most` identities to look at now, all noted for one second: this one.
-    pub(super) fn take(&self, most: usize, now: Timestamp) -> (Due, Vec<Arc<[u8]>>) {
+    pub(super) fn take(&self, most: usize, now: Timestamp) -> (Due, Vec<Known>) {
         let mut notes = self.0.lock();
         let first = notes.first_entry().filter(|first| first.key().time() <= now);
         let Some(mut first) = first else { return (Due(i64::MIN), Vec::new()) };
         let due = *first.key();
         let left = first.get().len().saturating_sub(most);
-        let ids = if left == 0 { first.remove() } else { first.get_mut().split_off(left) };
-        (due, ids)
+        let known = if left == 0 { first.remove() } else { first.get_mut().split_off(left) };
+        (due, known)
     }
 
     #[cfg(test)]

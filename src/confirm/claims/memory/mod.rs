@@ -1,10 +1,11 @@
 //! Claims in this process's memory.
 //!
-//! It owns the map, its limit (`room`), and how expired entries are found without a
-//! scan (`expiry`). An entry is judged and written under the lock of its part of the map;
-//! where nothing is to be written, shared with other readers.
+//! It owns the map of `known` identities, its limit (`room`), and how expired entries are
+//! found without a scan (`expiry`). An entry is judged and written under its own lock; the
+//! map's, which it takes to find one, are shared, except where identities come and go.
 
 mod expiry;
+mod known;
 mod room;
 
 use super::Status;
@@ -12,9 +13,9 @@ use super::{Answer, ClaimRequest, ClaimStore, Decision, Entry, SettleRequest, Se
 use crate::confirm::{StoreError, StoreErrorKind};
 use crate::time::{Clock, SystemClock, Timestamp};
 use ahash::RandomState;
-use dashmap::mapref::one::RefMut;
 use dashmap::{DashMap, Entry as Slot};
 use expiry::{Due, Expiries};
+use known::{Hashed, Identified, Kept, Known, Sought};
 use room::Room;
 use std::fmt;
 use std::sync::Arc;
@@ -29,27 +30,19 @@ const SWEEP: usize = 4_096;
 /// Claims in this process's memory, for one process, tests, and the time in which
 /// another store cannot be reached. They do not outlive it.
 ///
-/// An entry takes 200 to 350 bytes, and its identity's and its outcome's own. Every write
+/// An entry takes 170 to 215 bytes, and its identity's and its outcome's own. Every write
 /// frees up to two that have expired; [`sweep`](ClaimStore::sweep) frees the others. The
-/// map itself shrinks when seven eighths of its room are empty.
+/// map itself shrinks when seven eighths of its room are empty. What is freed goes to the
+/// allocator, which may keep it for more.
 #[derive(Debug)]
 pub struct MemoryClaims {
-    entries: DashMap<Arc<[u8]>, Kept, RandomState>,
+    entries: DashMap<Known, (), Hashed>,
+    hasher: RandomState,
     expiries: Expiries,
     clock: SharedClock,
     room: Room,
     limit_bytes: usize,
 }
-
-/// An entry, and when the map looks whether it has expired.
-#[derive(Debug)]
-struct Kept {
-    entry: Entry,
-    due: Due,
-}
-
-/// An entry that nobody else can read or write meanwhile.
-type Known<'map> = RefMut<'map, Arc<[u8]>, Kept>;
 
 struct SharedClock(Arc<dyn Clock>);
 
@@ -63,6 +56,7 @@ impl MemoryClaims {
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         Self {
             entries: DashMap::default(),
+            hasher: RandomState::new(),
             expiries: Expiries::default(),
             clock: SharedClock(clock),
             room: Room::default(),
@@ -96,59 +90,74 @@ impl MemoryClaims {
         self.room.bytes()
     }
 
-    /// Reads, decides and writes in one step, for an identity that is likely known.
+    /// An identity to look for.
+    fn sought<'a>(&self, id: &'a [u8]) -> Sought<'a> {
+        Sought { hash: self.hasher.hash_one(id), id }
+    }
+
+    /// Reads, decides and writes in one step.
     fn step<T>(
         &self,
         id: &[u8],
         now: Timestamp,
-        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
+        decide: impl Fn(Option<&Entry>) -> Decision<T>,
     ) -> Result<T, StoreError> {
-        let known = self.entries.get_mut(id);
-        let Some(mut known) = known else { return self.step_anew(id, now, decide) };
-        let decision = decide(Some(&known.entry), now);
-        Ok(self.rewrite(&mut known, decision))
+        let sought = self.sought(id);
+        let Some(slot) = self.entries.get(&sought as &dyn Identified) else {
+            return self.step_anew(sought, now, decide);
+        };
+        let (answer, is_written) = self.decide(slot.key(), decide);
+        drop(slot);
+        if is_written {
+            self.free_expired(SHARE, now);
+        }
+        Ok(answer)
     }
 
-    /// The same for one that is likely new.
+    /// The same for an identity that was not known just now.
     fn step_anew<T>(
         &self,
-        id: &[u8],
+        sought: Sought<'_>,
         now: Timestamp,
-        decide: impl Fn(Option<&Entry>, Timestamp) -> Decision<T>,
+        decide: impl Fn(Option<&Entry>) -> Decision<T>,
     ) -> Result<T, StoreError> {
-        let has_room = self.has_room(id);
-        match self.entries.entry(Arc::from(id)) {
-            Slot::Occupied(slot) => {
-                let mut known = slot.into_ref();
-                let decision = decide(Some(&known.entry), now);
-                Ok(self.rewrite(&mut known, decision))
-            }
-            Slot::Vacant(slot) => {
-                let Decision { answer, write } = decide(None, now);
-                if let Some(entry) = write {
-                    has_room?;
-                    let due = Due::of(first_look(&entry));
-                    self.expiries.add(slot.key(), due);
-                    self.room.enter(id, &entry.state);
-                    slot.insert(Kept { entry, due });
-                }
-                Ok(answer)
-            }
-        }
+        let Decision { answer, write } = decide(None);
+        let Some(entry) = write else { return Ok(answer) };
+        let has_room = self.has_room(sought.id);
+        let due = Due::of(first_look(&entry));
+        let answer = match self.entries.entry(Known::new(sought, Kept { entry, due })) {
+            // Somebody else was first.
+            Slot::Occupied(slot) => Ok(self.decide(slot.key(), decide).0),
+            Slot::Vacant(slot) => has_room.map(|()| {
+                self.expiries.add(slot.key(), due);
+                self.room.enter(slot.key());
+                slot.insert(());
+                answer
+            }),
+        };
+        self.free_expired(SHARE, now);
+        answer
     }
 
-    fn rewrite<T>(&self, known: &mut Known<'_>, decision: Decision<T>) -> T {
-        let Decision { answer, write } = decision;
+    /// What is decided about an entry, and whether it was written.
+    fn decide<T>(
+        &self,
+        known: &Known,
+        decide: impl Fn(Option<&Entry>) -> Decision<T>,
+    ) -> (T, bool) {
+        let mut kept = known.kept();
+        let Decision { answer, write } = decide(Some(&kept.entry));
+        let is_written = write.is_some();
         if let Some(entry) = write {
             let due = Due::of(first_look(&entry));
-            if due < known.due {
-                self.expiries.add(known.key(), due);
-                known.due = due;
+            if due < kept.due {
+                self.expiries.add(known, due);
+                kept.due = due;
             }
-            self.room.change(&known.entry.state, &entry.state);
-            known.entry = entry;
+            self.room.change(&kept.entry.state, &entry.state);
+            kept.entry = entry;
         }
-        answer
+        (answer, is_written)
     }
 
     fn has_room(&self, id: &[u8]) -> Result<(), StoreError> {
@@ -163,11 +172,11 @@ impl MemoryClaims {
 
     /// Looks at up to `most` entries that may have expired.
     fn free_expired(&self, most: usize, now: Timestamp) {
-        let (due, ids) = self.expiries.take(most, now);
-        for id in &ids {
-            self.entries.remove_if_mut(id, |_, kept| self.is_over(id, kept, (due, now)));
+        let (due, noted) = self.expiries.take(most, now);
+        for known in &noted {
+            self.entries.remove_if(known, |known, ()| self.is_over(known, (due, now)));
         }
-        if !ids.is_empty() && self.room.is_sparse() {
+        if !noted.is_empty() && self.room.is_sparse() {
             self.entries.shrink_to_fit();
             self.room.shrunk();
         }
@@ -175,18 +184,19 @@ impl MemoryClaims {
 
     /// True iff an entry noted for `due` is to be dropped. If it is only looked at too
     /// soon, it is noted anew.
-    fn is_over(&self, id: &Arc<[u8]>, kept: &mut Kept, (due, now): (Due, Timestamp)) -> bool {
+    fn is_over(&self, known: &Known, (due, now): (Due, Timestamp)) -> bool {
+        let mut kept = known.kept();
         if kept.due != due {
             return false;
         }
         let Entry { expires, state, .. } = &kept.entry;
         if *expires <= now {
-            self.room.leave(id, state);
+            self.room.leave(known.id(), state);
             return true;
         }
         let look = Some(first_look(&kept.entry)).filter(|look| *look > now);
         let due = Due::of(look.unwrap_or(*expires));
-        self.expiries.add(id, due);
+        self.expiries.add(known, due);
         kept.due = due;
         false
     }
@@ -212,28 +222,18 @@ impl Default for MemoryClaims {
 impl ClaimStore for MemoryClaims {
     fn claim(&self, id: &[u8], request: &ClaimRequest) -> Result<Answer, StoreError> {
         let now = self.clock.0.now();
-        let decide = |held: Option<&Entry>, now| Entry::claim(held, request, now);
-        // Most retries change nothing, and need not wait for each other.
-        let glance = self.entries.get(id).map(|known| decide(Some(&known.entry), now));
-        let answer = match glance {
-            Some(Decision { answer, write: None }) => return Ok(answer),
-            Some(_) => self.step(id, now, decide),
-            None => self.step_anew(id, now, decide),
-        };
-        self.free_expired(SHARE, now);
-        answer
+        self.step(id, now, |held| Entry::claim(held, request, now))
     }
 
     fn settle(&self, id: &[u8], request: &SettleRequest<'_>) -> Result<Settled, StoreError> {
         let now = self.clock.0.now();
-        let settled = self.step(id, now, |held, now| Entry::settle(held, request, now));
-        self.free_expired(SHARE, now);
-        settled
+        self.step(id, now, |held| Entry::settle(held, request, now))
     }
 
     fn look(&self, id: &[u8]) -> Result<Option<Status>, StoreError> {
         let now = self.clock.0.now();
-        Ok(self.entries.get(id).and_then(|kept| Entry::status(Some(&kept.entry), now)))
+        let known = self.entries.get(&self.sought(id) as &dyn Identified);
+        Ok(known.and_then(|known| Entry::status(Some(&known.key().kept().entry), now)))
     }
 
     fn sweep(&self) -> Result<bool, StoreError> {

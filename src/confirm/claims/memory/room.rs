@@ -1,20 +1,22 @@
 //! What all entries take.
 
-use super::{Kept, State};
+use super::State;
+use super::known::{Identified as _, Known};
 use crossbeam_utils::CachePadded;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An entry's slot in the map, where that has just doubled: of hashbrown's slots, with
 /// a byte of control each, 7 in 16 are then taken.
-const SLOT_BYTES: usize = (size_of::<(Arc<[u8]>, Kept)>() + 1) * 16 / 7;
+const SLOT_BYTES: usize = (size_of::<Known>() + 1) * 16 / 7;
 
-/// An allocation's own, in bytes, its two counts, the allocator's word, and what is
-/// rounded up.
-const ALLOCATION_BYTES: usize = 2 * size_of::<usize>() + size_of::<usize>() + 15;
+/// An allocation's own, in bytes: the allocator's word, and what is rounded up.
+const ALLOCATION_BYTES: usize = size_of::<usize>() + 15;
+
+/// The counts that an outcome's bytes come with.
+const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 /// A place among those that expire, in a vector that has just doubled.
-const NOTE_BYTES: usize = 2 * size_of::<Arc<[u8]>>();
+const NOTE_BYTES: usize = 2 * size_of::<Known>();
 
 /// Counts what entries take, in bytes, so that resident memory stays below. The map
 /// keeps its slots until it is shrunk, so the most entries since then count.
@@ -28,8 +30,9 @@ pub(super) struct Room {
 
 impl Room {
     /// An entry has come.
-    pub(super) fn enter(&self, id: &[u8], state: &State) {
-        self.bytes.fetch_add(beside_slot(id.len()) + of_outcome(state), Ordering::Relaxed);
+    pub(super) fn enter(&self, known: &Known) {
+        let outcome = of_outcome(&known.kept().entry.state);
+        self.bytes.fetch_add(beside_slot(known.id().len()) + outcome, Ordering::Relaxed);
         let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
         if entries > self.most_entries.load(Ordering::Relaxed) {
             self.most_entries.fetch_max(entries, Ordering::Relaxed);
@@ -81,10 +84,10 @@ impl Room {
 }
 
 const fn beside_slot(id_bytes: usize) -> usize {
-    ALLOCATION_BYTES + NOTE_BYTES + id_bytes
+    ALLOCATION_BYTES + Known::SHARED_BYTES + NOTE_BYTES + id_bytes
 }
 
 fn of_outcome(state: &State) -> usize {
     let State::Finished(outcome) = state else { return 0 };
-    outcome.bytes().map_or(0, |bytes| ALLOCATION_BYTES + bytes.len())
+    outcome.bytes().map_or(0, |bytes| ALLOCATION_BYTES + COUNTS_BYTES + bytes.len())
 }
