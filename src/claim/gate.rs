@@ -396,7 +396,7 @@ impl<S> Inner<S> {
         match settled {
             Ok(Settled::Done) => Ok(()),
             Ok(Settled::Stale) => {
-                self.counts.stale.add();
+                self.counts.stale.add(1);
                 Err(LeaseError::Stale)
             }
             Err(error) => Err(LeaseError::Store(error)),
@@ -431,8 +431,8 @@ impl<S> Inner<S> {
         self.settle(store, id, token, Settlement::Complete(&outcome)).await?;
         self.finished.remember(id, digest, &outcome);
         match outcome.ending() {
-            Ending::Success => self.counts.succeeded.add(),
-            Ending::Failure => self.counts.failed.add(),
+            Ending::Success => self.counts.succeeded.add(1),
+            Ending::Failure => self.counts.failed.add(1),
         }
         Ok(())
     }
@@ -442,7 +442,7 @@ impl<S> Inner<S> {
         if outcome.len() <= self.max_outcome_bytes {
             return outcome;
         }
-        self.counts.tombstones.add();
+        self.counts.tombstones.add(1);
         Outcome::tombstone(outcome.ending())
     }
 

@@ -1,8 +1,6 @@
 //! What claims come to, counted.
 
 use crate::confirm::claims::Answer;
-use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What claims have come to since the gate was built, in this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +31,12 @@ macro_rules! counts {
     ($counts:ident => $stats:ident: $($name:ident),+) => {
         #[derive(Default)]
         pub(super) struct $counts {
-            $(pub(super) $name: $crate::claim::stats::Count),+
+            $(pub(super) $name: $crate::stats::StripedCounter),+
         }
 
         impl $counts {
             pub(super) fn read(&self) -> $stats {
-                $stats { $($name: self.$name.read()),+ }
+                $stats { $($name: self.$name.sum()),+ }
             }
         }
     };
@@ -56,28 +54,14 @@ impl Counts {
     pub(super) fn claimed(&self, answer: &Answer) {
         match answer {
             Answer::Granted(grant) | Answer::Unconfirmed(grant) => {
-                self.granted.add();
+                self.granted.add(1);
                 if grant.is_takeover {
-                    self.taken_over.add();
+                    self.taken_over.add(1);
                 }
             }
-            Answer::Finished(_) => self.replayed.add(),
-            Answer::InFlight { .. } => self.in_flight.add(),
-            Answer::Mismatch => self.mismatched.add(),
+            Answer::Finished(_) => self.replayed.add(1),
+            Answer::InFlight { .. } => self.in_flight.add(1),
+            Answer::Mismatch => self.mismatched.add(1),
         }
-    }
-}
-
-/// Relaxed throughout: they count, and guard nothing.
-#[derive(Default)]
-pub(super) struct Count(CachePadded<AtomicU64>);
-
-impl Count {
-    pub(super) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,6 @@
 //! Setting up a consumer.
 
 use super::Consumer;
-use super::stats::Counts;
 use crate::claim::Gate;
 use std::time::Duration;
 use thiserror::Error;
@@ -121,7 +120,7 @@ impl<S> ConsumerBuilder<S> {
         if heartbeat.is_zero() || heartbeat > lease / 2 {
             return Err(ConsumerError::Heartbeat { heartbeat, lease });
         }
-        Ok(Consumer { gate, scope, settings, counts: Counts::default() })
+        Ok(Consumer { gate, scope, settings, counts: Box::default() })
     }
 }
 

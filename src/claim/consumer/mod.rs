@@ -90,7 +90,7 @@ pub struct Consumer<S> {
     gate: Gate<S>,
     scope: Vec<u8>,
     settings: Settings,
-    counts: Counts,
+    counts: Box<Counts>,
 }
 
 impl<S> Consumer<S> {
@@ -151,7 +151,7 @@ impl<S: AsyncClaimStore + 'static> Consumer<S> {
         match answered {
             Ok(()) => Ok(consumed),
             Err(source) => {
-                self.counts.unanswered.add();
+                self.counts.unanswered.add(1);
                 Err(Unanswered { consumed, source })
             }
         }

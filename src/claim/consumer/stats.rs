@@ -39,6 +39,6 @@ impl Counts {
             }
             Consumed::Dead(_) => &self.dead,
         }
-        .add();
+        .add(1);
     }
 }
