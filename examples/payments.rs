@@ -75,7 +75,9 @@ use hapax::http::{IdempotencyKey, IdempotencyLayer};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::iter;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -101,10 +103,18 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
-    let Arguments { listen, data, redis, postgres } = Arguments::parse();
+async fn main() -> ExitCode {
+    let Err(failure) = run(Arguments::parse()).await else { return ExitCode::SUCCESS };
+    eprint!("payments: {failure}");
+    for cause in iter::successors(failure.source(), |cause| cause.source()) {
+        eprint!(": {cause}");
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+async fn run(Arguments { listen, data, redis, postgres }: Arguments) -> Result<(), Failure> {
     let listener = TcpListener::bind(&listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
     if let Some(url) = redis {
         let claims = RedisClaims::server(&url).namespace("payments").connect().await?;
         return serve(listener, claims, &data).await;
@@ -131,6 +141,7 @@ async fn serve<S: AsyncClaimStore + 'static>(
     let gate = Gate::builder(claims).lease(Duration::from_secs(30)).build()?;
     tokio::spawn(sweep(gate.clone()));
     let ledger = Arc::new(Ledger::open(data)?);
+    println!("listening on http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app(gate, ledger)).await?)
 }
 
