@@ -63,6 +63,15 @@ impl Overlay {
         Self { cap_bytes, entries: BTreeMap::new(), bytes: 0, swept: None }
     }
 
+    pub(super) const fn cap_bytes(&self) -> usize {
+        self.cap_bytes
+    }
+
+    /// As [`weight`] counts.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Option<Entry> {
         self.entries.get(key).copied()
     }

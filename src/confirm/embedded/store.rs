@@ -101,9 +101,13 @@ pub(super) struct Store {
     log: Log,
 }
 
-/// A log of this many full overlays is long. While keys only come, it is one of two
-/// at most.
+/// A log that weighs so many times what the overlay does is long. While keys only come,
+/// it weighs twice as much at most.
 const LONG_LOG: usize = 3;
+
+/// An overlay that is emptier than this part of its cap does not make the log long any
+/// sooner: so small a log is read in no time.
+const EMPTY: usize = 8;
 
 /// Where the log ends, and how much of it the sweep under way makes obsolete, in bytes
 /// as [`weight`] counts: what reading it takes in memory.
@@ -114,10 +118,6 @@ struct Log {
     sweep_began: u64,
     weight_before: usize,
     weight_since: usize,
-    /// From here on the log is shortened though the overlay has room: keys that are
-    /// refreshed, or expire before they are moved, would make it grow, and whoever
-    /// opens the file read them all.
-    long_weight: usize,
 }
 
 impl Store {
@@ -131,7 +131,7 @@ impl Store {
             file: File::open(storage, settings, Kind::Keys, make)?,
             overlay: Overlay::new(overlay_bytes),
             buckets: BTreeSet::new(),
-            log: Log { long_weight: LONG_LOG * overlay_bytes, ..Log::default() },
+            log: Log::default(),
         };
         store.load()?;
         Ok(store)
@@ -286,10 +286,18 @@ impl Store {
         Ok(())
     }
 
+    /// True iff the log is to be shortened though the overlay has room: keys that are
+    /// refreshed, or expire before they are moved, would make it grow, and whoever opens
+    /// the file read them all.
+    fn has_long_log(&self) -> bool {
+        let overlay = self.overlay.bytes().max(self.overlay.cap_bytes() / EMPTY);
+        self.log.weight() > LONG_LOG * overlay
+    }
+
     /// One transaction, and memory after it.
     fn write(&mut self, changes: Changes, expired: &BTreeSet<Bucket>) -> Result<(), StoreError> {
         let added = weight_of(&changes);
-        let least = if self.log.is_long() { 4 * added } else { 0 };
+        let least = if self.has_long_log() { 4 * added } else { 0 };
         let share = self.overlay.share(added, least);
         let logged = encode(&changes);
 
@@ -421,10 +429,6 @@ fn opened<'tables, 'tx>(
 impl Log {
     const fn weight(&self) -> usize {
         self.weight_before + self.weight_since
-    }
-
-    const fn is_long(&self) -> bool {
-        self.weight() > self.long_weight
     }
 
     fn write(

@@ -105,7 +105,7 @@ fn sweep(stage: &Stage) -> u64 {
 #[cfg(feature = "conformance")]
 mod conformance {
     use super::*;
-    use crate::confirm::conformance::{ClaimHarness, check_claims};
+    use crate::confirm::conformance::{ClaimHarness, Trouble, check_claims};
 
     struct Files {
         folder: TempDir,
@@ -125,6 +125,12 @@ mod conformance {
             Some(&self.clock)
         }
 
+        fn trouble(&self) -> &dyn Trouble {
+            self
+        }
+    }
+
+    impl Trouble for Files {
         /// A restart of the store is one more opening of its file.
         fn restart(&self) -> bool {
             true
