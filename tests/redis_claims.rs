@@ -10,7 +10,7 @@ use hapax::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, Digest, Grant, Outcome, RedisClaims, SettleRequest,
     Settled, Settlement, Status, Terms,
 };
-use hapax::confirm::conformance::{Blocking, ClaimHarness, check_claims};
+use hapax::confirm::conformance::{Blocking, ClaimHarness, Trouble, check_claims};
 use hapax::confirm::{
     self, AsyncConfirmer, Bucket, MAX_KEY_BYTES, RedisBuilder, RedisConfirmer, Rule, Sighting,
     StoreError, StoreErrorKind, Token,
@@ -18,9 +18,10 @@ use hapax::confirm::{
 use hapax::{Timestamp, Window};
 use servers::impostor::impostor;
 use servers::on_tokio::OnTokio;
+use servers::proxied::Proxied;
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis, RedisCluster};
-use servers::{is_installed, wait_until};
+use servers::{Server as _, is_installed, wait_until};
 use std::env;
 use std::error::Error;
 use std::future::Future;
@@ -42,8 +43,8 @@ fn connected(runtime: &Runtime, builder: RedisBuilder<RedisClaims>) -> RedisClai
     runtime.block_on(builder.connect()).unwrap()
 }
 
-fn through(proxy: &Proxy) -> RedisBuilder<RedisClaims> {
-    RedisClaims::server(format!("redis://127.0.0.1:{}/", proxy.port()))
+fn through(port: u16) -> RedisBuilder<RedisClaims> {
+    RedisClaims::server(format!("redis://127.0.0.1:{port}/"))
 }
 
 /// A claim with a token that no other has.
@@ -110,39 +111,20 @@ fn opened(
     Ok(Blocking { store, runtime: OnTokio::of(runtime) })
 }
 
-/// One server behind a proxy.
 struct Single {
     runtime: Runtime,
-    server: Mutex<Redis>,
-    proxy: Proxy,
+    server: Proxied<Redis>,
 }
 
 impl ClaimHarness for Single {
     type Store = Blocking<RedisClaims, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
-        opened(&self.runtime, through(&self.proxy), namespace)
+        opened(&self.runtime, through(self.server.port()), namespace)
     }
 
-    fn lose_next_reply(&self) -> bool {
-        self.proxy.lose_next_reply();
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.proxy.cut();
-        true
-    }
-
-    fn reconnect(&self) {
-        self.proxy.mend();
-    }
-
-    fn restart(&self) -> bool {
-        let mut server = self.server.lock().unwrap();
-        server.kill();
-        server.restart();
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &self.server
     }
 }
 
@@ -151,9 +133,8 @@ fn one_server_keeps_the_contract() {
     if !is_installed(PROGRAM) {
         return;
     }
-    let server = Redis::start(&[]);
-    let proxy = Proxy::to(server.port());
-    let report = check_claims(&Single { runtime: runtime(), server: Mutex::new(server), proxy });
+    let server = Proxied::new(Redis::start(&[]));
+    let report = check_claims(&Single { runtime: runtime(), server });
     report.assert();
     assert!(!report.to_string().contains("not run"), "{report}");
 }
@@ -319,7 +300,8 @@ fn a_lost_reply_is_asked_for_again_and_does_no_harm() {
     }
     let (server, runtime) = (Redis::start(&[]), runtime());
     let proxy = Proxy::to(server.port());
-    let gate = Gate::builder(connected(&runtime, through(&proxy))).remember(0).build().unwrap();
+    let gate =
+        Gate::builder(connected(&runtime, through(proxy.port()))).remember(0).build().unwrap();
     let (id, digest) = (Identity::new("t", "s", "k"), Digest::of(b"payload"));
     proxy.lose_next_reply();
     let claimed = runtime.block_on(gate.claim_async(&id, digest)).unwrap();
@@ -381,7 +363,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
     let timeout = Duration::from_secs(1);
     let claims = connected(&runtime, RedisClaims::server(server.url()).timeout(timeout));
     let request = claim();
-    server.process().suspend();
+    server.suspend();
     // With the connection that there is, and then with none.
     for expected in [Some(StoreErrorKind::Timeout), None, None] {
         let start = Instant::now();
@@ -390,7 +372,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
         assert!(hung.is_retryable(), "{hung:?}");
         assert!(expected.is_none_or(|kind| kind == hung.kind()), "{hung:?}");
     }
-    server.process().resume();
+    server.resume();
     let answer = runtime.block_on(insist(|| claims.claim(b"id", &request)));
     assert_eq!(granted(&answer).attempt, 1);
 }

@@ -6,7 +6,7 @@
 mod servers;
 
 use hapax::Window;
-use hapax::confirm::conformance::{Blocking, Harness, check};
+use hapax::confirm::conformance::{Blocking, Harness, Trouble, check};
 use hapax::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MAX_KEY_BYTES, MemoryConfirmer, Record,
     RedisBuilder, RedisConfirmer, Rule, Sighting, StoreError, StoreErrorKind, Token,
@@ -14,9 +14,10 @@ use hapax::confirm::{
 use proptest::prelude::*;
 use servers::impostor::impostor;
 use servers::on_tokio::OnTokio;
+use servers::proxied::Proxied;
 use servers::proxy::Proxy;
 use servers::redis::{PROGRAM, Redis, RedisCluster};
-use servers::{is_installed, wait_until};
+use servers::{Server as _, is_installed, wait_until};
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -73,43 +74,24 @@ async fn insist(confirmer: &RedisConfirmer, asked: &[Sighting<'_>]) -> Vec<Answe
 
 // --- the contract ------------------------------------------------------------
 
-/// One server behind a proxy.
 struct Single {
     runtime: Runtime,
-    server: Mutex<Redis>,
-    proxy: Proxy,
+    server: Proxied<Redis>,
 }
 
 impl Harness for Single {
     type Confirmer = Blocking<RedisConfirmer, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
-        let url = format!("redis://127.0.0.1:{}/", self.proxy.port());
+        let url = format!("redis://127.0.0.1:{}/", self.server.port());
         let builder = RedisConfirmer::server(url).namespace(namespace);
         let confirmer =
             self.runtime.block_on(builder.timeout(Duration::from_secs(10)).connect())?;
         Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
-    fn lose_next_reply(&self) -> bool {
-        self.proxy.lose_next_reply();
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.proxy.cut();
-        true
-    }
-
-    fn reconnect(&self) {
-        self.proxy.mend();
-    }
-
-    fn restart(&self) -> bool {
-        let mut server = self.server.lock().unwrap();
-        server.kill();
-        server.restart();
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &self.server
     }
 }
 
@@ -118,9 +100,8 @@ fn one_server_keeps_the_contract() {
     if !is_installed(PROGRAM) {
         return;
     }
-    let server = Redis::start(&[]);
-    let proxy = Proxy::to(server.port());
-    let report = check(&Single { runtime: runtime(), server: Mutex::new(server), proxy });
+    let server = Proxied::new(Redis::start(&[]));
+    let report = check(&Single { runtime: runtime(), server });
     report.assert();
     assert!(!report.to_string().contains("not run"), "{report}");
 }
@@ -383,7 +364,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
     let asked = sightings(&asked, 7);
     let new = runtime.block_on(confirmer.confirm(&asked[..1], fixed())).unwrap();
     assert_eq!(new, [Answer::New]);
-    server.process().suspend();
+    server.suspend();
     // With the connection that there is, and then with none.
     for expected in [Some(StoreErrorKind::Timeout), None, None] {
         let start = Instant::now();
@@ -392,7 +373,7 @@ fn a_hung_server_costs_the_timeout_and_no_more() {
         assert!(hung.is_retryable(), "{hung:?}");
         assert!(expected.is_none_or(|kind| kind == hung.kind()), "{hung:?}");
     }
-    server.process().resume();
+    server.resume();
     let answers = runtime.block_on(insist(&confirmer, &asked));
     assert_eq!(answers, [Answer::New, Answer::New]);
     assert_eq!(confirmer.stats().restarts, 0);
@@ -604,7 +585,7 @@ fn a_hung_server_holds_up_its_own_slots_alone() {
     let all: Vec<_> = (0..60).map(|number| format!("key-{number}")).collect();
     let (hung, well): (Vec<_>, Vec<_>) = all.iter().partition(|key| home(&cluster, key) == 0);
     let _ = ask(hung[0]).unwrap();
-    cluster.nodes[0].process().suspend();
+    cluster.nodes[0].suspend();
     assert_eq!(kind(ask(hung[0])), Some(StoreErrorKind::Timeout));
     let moved: u16 = cluster.nodes[2].ask(&format!("CLUSTER KEYSLOT 0::{}", well[0]));
     // Slots of which nothing is known yet, and one that moves meanwhile.
@@ -619,7 +600,7 @@ fn a_hung_server_holds_up_its_own_slots_alone() {
     }
     assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
     assert!(confirmer.stats().moved_slots >= 1, "{confirmer:?}");
-    cluster.nodes[0].process().resume();
+    cluster.nodes[0].resume();
 }
 
 #[test]

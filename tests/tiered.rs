@@ -7,17 +7,16 @@
 mod servers;
 
 use hapax::Window;
-use hapax::confirm::conformance::{Blocking, Harness, Outcome, check};
+use hapax::confirm::conformance::{Blocking, Harness, Outcome, Trouble, check};
 use hapax::confirm::{
     Answer, AsyncConfirmer, Bucket, PostgresConfirmer, Record, RedisConfirmer, Rule, Sighting,
     StoreError, StoreErrorKind, Tiered, Token,
 };
-use parking_lot::Mutex;
 use servers::on_tokio::OnTokio;
 use servers::postgres::{Postgres, parameters};
-use servers::proxy::Proxy;
+use servers::proxied::Proxied;
 use servers::redis::{PROGRAM, Redis};
-use servers::{is_installed, wait_until};
+use servers::{Server as _, is_installed, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -51,10 +50,8 @@ fn runtime() -> Runtime {
 
 /// Both servers, each behind a proxy. The cache keeps nothing on disk.
 struct Servers {
-    cache: Mutex<Redis>,
-    cache_proxy: Proxy,
-    authority: Mutex<Postgres>,
-    authority_proxy: Proxy,
+    cache: Proxied<Redis>,
+    authority: Proxied<Postgres>,
     runtime: Runtime,
 }
 
@@ -68,13 +65,7 @@ impl Servers {
         let (cache, runtime) = (Redis::start(&["--appendonly", "no"]), runtime());
         let schema = PostgresConfirmer::builder(&authority.parameters());
         runtime.block_on(schema.create_schema()).unwrap();
-        Some(Self {
-            cache_proxy: Proxy::to(cache.port()),
-            cache: Mutex::new(cache),
-            authority_proxy: Proxy::to(authority.port()),
-            authority: Mutex::new(authority),
-            runtime,
-        })
+        Some(Self { cache: Proxied::new(cache), authority: Proxied::new(authority), runtime })
     }
 
     /// As another process would; its cache is given up after `patience`.
@@ -92,9 +83,9 @@ impl Servers {
         namespace: &str,
         patience: Duration,
     ) -> Result<(RedisConfirmer, PostgresConfirmer), StoreError> {
-        let url = format!("redis://127.0.0.1:{}/", self.cache_proxy.port());
+        let url = format!("redis://127.0.0.1:{}/", self.cache.port());
         let cache = RedisConfirmer::server(url).namespace(namespace).timeout(patience).connect();
-        let parameters = parameters(self.authority_proxy.port());
+        let parameters = parameters(self.authority.port());
         let authority = PostgresConfirmer::builder(&parameters).namespace(namespace);
         let authority = authority.connect_timeout(PATIENCE).reply_timeout(PATIENCE).connect();
         Ok((cache.await?, authority.await?))
@@ -102,12 +93,6 @@ impl Servers {
 
     fn connected(&self) -> RedisBeforePostgres {
         self.runtime.block_on(self.connect("test", CACHE_TIMEOUT)).unwrap()
-    }
-
-    fn restart_cache(&self) {
-        let mut cache = self.cache.lock();
-        cache.kill();
-        cache.restart();
     }
 }
 
@@ -121,29 +106,28 @@ impl Harness for Servers {
         Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
+    fn trouble(&self) -> &dyn Trouble {
+        self
+    }
+}
+
+impl Trouble for Servers {
     fn lose_next_reply(&self) -> bool {
-        self.authority_proxy.lose_next_reply();
-        true
+        self.authority.lose_next_reply()
     }
 
     fn cut_off(&self) -> bool {
-        self.cache_proxy.cut();
-        self.authority_proxy.cut();
-        true
+        self.cache.cut_off() && self.authority.cut_off()
     }
 
     fn reconnect(&self) {
-        self.cache_proxy.mend();
-        self.authority_proxy.mend();
+        self.cache.reconnect();
+        self.authority.reconnect();
     }
 
     /// The cache loses everything by that.
     fn restart(&self) -> bool {
-        self.restart_cache();
-        let mut authority = self.authority.lock();
-        authority.crash();
-        authority.restart();
-        true
+        self.cache.restart() && self.authority.restart()
     }
 }
 
@@ -226,9 +210,9 @@ fn a_cache_that_is_killed_and_starts_empty_under_load() {
     every_key_is_new_once(&servers, |sent| {
         for part in [1, 3] {
             wait_for_share(sent, part);
-            servers.cache.lock().kill();
+            servers.cache.server().kill();
             wait_for_share(sent, part + 1);
-            servers.cache.lock().restart();
+            servers.cache.server().restart();
         }
     });
 }
@@ -238,9 +222,9 @@ fn a_cache_that_hangs_under_load() {
     let Some(servers) = Servers::start() else { return };
     every_key_is_new_once(&servers, |sent| {
         wait_for_share(sent, 1);
-        servers.cache.lock().process().suspend();
+        servers.cache.server().suspend();
         wait_for_share(sent, 4);
-        servers.cache.lock().process().resume();
+        servers.cache.server().resume();
     });
 }
 
@@ -253,10 +237,10 @@ fn a_forget_during_an_outage_of_the_cache_fails_until_it_is_repeated() {
         servers.runtime.block_on(tiered.confirm(&asked, fixed())).unwrap()[0]
     };
     assert_eq!(ask(1), Answer::New);
-    servers.cache.lock().process().suspend();
+    servers.cache.server().suspend();
     let forgotten = servers.runtime.block_on(tiered.forget(&[b"k"])).unwrap_err();
     assert!(forgotten.is_retryable(), "{forgotten:?}");
-    servers.cache.lock().process().resume();
+    servers.cache.server().resume();
     servers.runtime.block_on(async {
         while let Err(error) = tiered.forget(&[b"k"]).await {
             assert!(error.is_retryable(), "{error:?}");
@@ -275,7 +259,7 @@ fn a_full_cache_goes_on_with_what_it_holds() {
         servers.runtime.block_on(tiered.confirm(&asked, fixed())).unwrap()[0]
     };
     assert_eq!(ask("known", 1), Answer::New);
-    let _: () = servers.cache.lock().ask("CONFIG SET maxmemory 1");
+    let _: () = servers.cache.server().ask("CONFIG SET maxmemory 1");
     assert_eq!(ask("new", 2), Answer::New);
     assert_eq!(ask("new", 3), SEEN);
     let before = tiered.stats().short_cut;

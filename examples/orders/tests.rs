@@ -8,6 +8,7 @@ use crate::api;
 use crate::shop::{Order, Shop, Wish};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use servers::Server as _;
 use servers::postgres::{Postgres, client, number, parameters, runtime};
 use servers::proxy::Proxy;
 use std::net::SocketAddr;

@@ -6,6 +6,7 @@ mod servers;
 use crate::queue;
 use crate::warehouse::Warehouse;
 use hapax::claim::{Attempt, Consumed, Consumer, Delivery};
+use servers::Server as _;
 use servers::postgres::{Postgres, client, number, parameters, runtime, wait_for};
 use servers::proxy::Proxy;
 use std::convert::Infallible;

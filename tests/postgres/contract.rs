@@ -2,14 +2,13 @@
 
 use super::servers::on_tokio::OnTokio;
 use super::servers::postgres::{Postgres, parameters};
-use super::servers::proxy::Proxy;
+use super::servers::proxied::Proxied;
 use super::{first_confirmer, fixed, patient, runtime, sliding};
-use hapax::confirm::conformance::{Blocking, Harness, Outcome, check};
+use hapax::confirm::conformance::{Blocking, Harness, Outcome, Trouble, check};
 use hapax::confirm::{
     AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, PostgresConfirmer, Sighting, StoreError,
     Token,
 };
-use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 #[path = "../model/random.rs"]
@@ -20,8 +19,7 @@ mod random;
 use random::Random;
 
 struct Bench {
-    server: Mutex<Postgres>,
-    proxy: Proxy,
+    server: Proxied<Postgres>,
     runtime: Runtime,
 }
 
@@ -29,30 +27,13 @@ impl Harness for Bench {
     type Confirmer = Blocking<PostgresConfirmer, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError> {
-        let builder = patient(&parameters(self.proxy.port())).namespace(namespace);
+        let builder = patient(&parameters(self.server.port())).namespace(namespace);
         let confirmer = self.runtime.block_on(builder.connect())?;
         Ok(Blocking { store: confirmer, runtime: OnTokio::of(&self.runtime) })
     }
 
-    fn lose_next_reply(&self) -> bool {
-        self.proxy.lose_next_reply();
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.proxy.cut();
-        true
-    }
-
-    fn reconnect(&self) {
-        self.proxy.mend();
-    }
-
-    fn restart(&self) -> bool {
-        let mut server = self.server.lock();
-        server.crash();
-        server.restart();
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &self.server
     }
 }
 
@@ -61,8 +42,7 @@ fn the_contract_holds() {
     let Some(server) = Postgres::start() else { return };
     let runtime = runtime();
     runtime.block_on(patient(&server.parameters()).create_schema()).unwrap();
-    let proxy = Proxy::to(server.port());
-    let report = check(&Bench { server: Mutex::new(server), proxy, runtime });
+    let report = check(&Bench { server: Proxied::new(server), runtime });
     report.assert();
     let passed = |(name, outcome): (_, &Outcome)| assert_eq!(*outcome, Outcome::Passed, "{name}");
     report.outcomes().for_each(passed);

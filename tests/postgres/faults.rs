@@ -1,5 +1,6 @@
 //! Servers that crash or hang, connections that break, and locks that are held.
 
+use super::servers::Server as _;
 use super::servers::postgres::Postgres;
 use super::{
     NOW, PATIENCE, WAITING, client, first_confirmer, fixed, insist, keys, number, patient, runtime,
@@ -41,7 +42,7 @@ fn what_was_acknowledged_outlives_crashes_under_load() {
             assert!(started.elapsed() < 2 * PATIENCE, "the load stands still");
             thread::sleep(Duration::from_millis(1));
         }
-        server.crash();
+        server.kill();
         server.restart();
     }
     runtime.block_on(async {

@@ -1,5 +1,6 @@
 //! What is said when something is wrong.
 
+use super::servers::Server as _;
 use super::servers::postgres::{Postgres, parameters};
 use super::{NOW, PATIENCE, client, first_confirmer, fixed, insist, patient, runtime, sightings};
 use futures_util::future::join_all;

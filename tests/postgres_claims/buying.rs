@@ -1,5 +1,6 @@
 //! Many buyers of the same items, some of whom die: each item is bought once.
 
+use super::servers::Server as _;
 use super::servers::postgres::parameters;
 use super::servers::proxy::Proxy;
 use super::{

@@ -2,16 +2,15 @@
 
 use super::servers::on_tokio::OnTokio;
 use super::servers::postgres::parameters;
-use super::servers::proxy::Proxy;
+use super::servers::proxied::Proxied;
 use super::{Postgres, PostgresClaims, first_claims, patient, runtime};
 use hapax::Timestamp;
 use hapax::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, ClaimStore, Digest, Fence, Grant, MemoryClaims, Outcome,
     SettleRequest, Settlement, Status, Terms,
 };
-use hapax::confirm::conformance::{self, Blocking, ClaimHarness, check_claims};
+use hapax::confirm::conformance::{self, Blocking, ClaimHarness, Trouble, check_claims};
 use hapax::confirm::{StoreError, Token};
-use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -23,8 +22,7 @@ mod random;
 use random::Random;
 
 struct Bench {
-    server: Mutex<Postgres>,
-    proxy: Proxy,
+    server: Proxied<Postgres>,
     runtime: Runtime,
 }
 
@@ -32,31 +30,13 @@ impl ClaimHarness for Bench {
     type Store = Blocking<PostgresClaims, OnTokio>;
 
     fn open(&self, namespace: &str) -> Result<Self::Store, StoreError> {
-        let builder = patient(&parameters(self.proxy.port())).namespace(namespace);
+        let builder = patient(&parameters(self.server.port())).namespace(namespace);
         let store = self.runtime.block_on(builder.connect())?;
         Ok(Blocking { store, runtime: OnTokio::of(&self.runtime) })
     }
 
-    fn lose_next_reply(&self) -> bool {
-        // Only a statement that writes tells what was held.
-        self.proxy.lose_reply_to(b"\0\0\0\x04held");
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.proxy.cut();
-        true
-    }
-
-    fn reconnect(&self) {
-        self.proxy.mend();
-    }
-
-    fn restart(&self) -> bool {
-        let mut server = self.server.lock();
-        server.crash();
-        server.restart();
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &self.server
     }
 }
 
@@ -65,8 +45,9 @@ fn the_contract_holds() {
     let Some(server) = Postgres::start() else { return };
     let runtime = runtime();
     runtime.block_on(patient(&server.parameters()).create_schema()).unwrap();
-    let proxy = Proxy::to(server.port());
-    let report = check_claims(&Bench { server: Mutex::new(server), proxy, runtime });
+    // Only a statement that writes tells what was held.
+    let server = Proxied::new(server).written(b"\0\0\0\x04held");
+    let report = check_claims(&Bench { server, runtime });
     report.assert();
     let passed = |(name, kind): (_, &conformance::Outcome)| {
         assert_eq!(*kind, conformance::Outcome::Passed, "{name}");

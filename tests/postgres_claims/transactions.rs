@@ -1,5 +1,6 @@
 //! Claims in a caller's own transaction: what commits with what, and what dies with it.
 
+use super::servers::Server as _;
 use super::servers::postgres::parameters;
 use super::servers::proxy::Proxy;
 use super::{

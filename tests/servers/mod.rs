@@ -9,6 +9,8 @@ pub mod impostor;
 pub mod on_tokio;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "conformance")]
+pub mod proxied;
 pub mod proxy;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -58,6 +60,23 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "gave up waiting: {what}");
         sleep(Duration::from_millis(10));
     }
+}
+
+/// What can happen to a server.
+pub trait Server: Send {
+    /// Where it listens.
+    fn port(&self) -> u16;
+
+    /// Lets it hang until [`resume`](Self::resume).
+    fn suspend(&self);
+
+    fn resume(&self);
+
+    /// Ends it at once, as a crash would.
+    fn kill(&mut self);
+
+    /// Starts it again after [`kill`](Self::kill).
+    fn restart(&mut self);
 }
 
 /// A child process, killed when it is dropped.

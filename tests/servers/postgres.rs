@@ -1,6 +1,6 @@
 //! PostgreSQL, one server.
 
-use super::{Process, free_port, is_installed, wait_until};
+use super::{Process, Server, free_port, is_installed, wait_until};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -44,25 +44,9 @@ impl Postgres {
         Some(server)
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// What connects to it, in libpq's words.
     pub fn parameters(&self) -> String {
         parameters(self.port)
-    }
-
-    /// Stops it as a crash would, without writing what it has in memory.
-    pub fn crash(&mut self) {
-        // Killed, it would leave its children behind.
-        self.stop("-QUIT");
-    }
-
-    /// Starts it again after [`crash`](Self::crash).
-    pub fn restart(&mut self) {
-        self.process = run(self.port, &self.folder);
-        self.wait();
     }
 
     /// Starts it again as a standby, which has no primary.
@@ -70,18 +54,6 @@ impl Postgres {
         self.stop("-INT");
         fs::write(self.folder.path().join("data/standby.signal"), "").unwrap();
         self.restart();
-    }
-
-    /// Lets it hang, with all its children, until [`resume`](Self::resume).
-    pub fn suspend(&self) {
-        // The parent first: then it has no more children afterwards.
-        self.process.suspend();
-        self.signal_children("-STOP");
-    }
-
-    pub fn resume(&self) {
-        self.signal_children("-CONT");
-        self.process.resume();
     }
 
     /// What it has logged since it was started.
@@ -118,12 +90,39 @@ impl Postgres {
     }
 }
 
+impl Server for Postgres {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn suspend(&self) {
+        // The parent first: then it has no more children afterwards.
+        self.process.suspend();
+        self.signal_children("-STOP");
+    }
+
+    fn resume(&self) {
+        self.signal_children("-CONT");
+        self.process.resume();
+    }
+
+    fn kill(&mut self) {
+        // Killed, it would leave its children behind; so it writes nothing either.
+        self.stop("-QUIT");
+    }
+
+    fn restart(&mut self) {
+        self.process = run(self.port, &self.folder);
+        self.wait();
+    }
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.process.0.try_wait().is_ok_and(|ended| ended.is_none()) {
             // In case it is suspended.
             self.resume();
-            self.crash();
+            self.kill();
         }
     }
 }

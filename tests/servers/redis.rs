@@ -1,6 +1,6 @@
 //! Redis: one server, or a cluster.
 
-use super::{Process, free_port, wait_until};
+use super::{Process, Server, free_port, wait_until};
 use redis::{Cmd, Connection, FromRedisValue, RedisResult};
 use std::process::Command;
 use tempfile::TempDir;
@@ -27,26 +27,8 @@ impl Redis {
         server
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
-    }
-
-    pub fn process(&self) -> &Process {
-        &self.process
-    }
-
-    pub fn kill(&mut self) {
-        self.process.kill();
-    }
-
-    /// Starts it again after [`kill`](Self::kill).
-    pub fn restart(&mut self) {
-        self.process = run(self.port, &self.folder, &self.settings);
-        self.wait();
     }
 
     pub fn connection(&self) -> RedisResult<Connection> {
@@ -69,6 +51,29 @@ impl Redis {
             let ping = |mut connection| command("PING").query::<String>(&mut connection);
             self.connection().and_then(ping).is_ok()
         });
+    }
+}
+
+impl Server for Redis {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn suspend(&self) {
+        self.process.suspend();
+    }
+
+    fn resume(&self) {
+        self.process.resume();
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    fn restart(&mut self) {
+        self.process = run(self.port, &self.folder, &self.settings);
+        self.wait();
     }
 }
 

@@ -1,9 +1,9 @@
 //! Where claims are kept, told to another process in numbers.
 
 use crate::Failure;
-use crate::slow_path::servers::is_installed;
 use crate::slow_path::servers::postgres::{self, Postgres};
 use crate::slow_path::servers::redis::{PROGRAM, Redis};
+use crate::slow_path::servers::{Server as _, is_installed};
 use hapax::claim::Gate;
 use hapax::confirm::Inline;
 use hapax::confirm::claims::{

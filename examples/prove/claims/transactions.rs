@@ -6,7 +6,7 @@ use crate::child::InTurns;
 use crate::keys::key;
 use crate::report::{Report, Status, grouped};
 use crate::slow_path::runtime;
-use crate::slow_path::servers::postgres;
+use crate::slow_path::servers::{Server as _, postgres};
 use crate::{Failure, Options, child};
 use hapax::claim::{Gate, Identity, TransactionClaim};
 use hapax::confirm::claims::{Digest, Outcome, PostgresClaims};

@@ -6,9 +6,9 @@
 //! counted afterwards.
 
 use super::runtime;
-use super::servers::is_installed;
 use super::servers::postgres::Postgres;
 use super::servers::redis::{PROGRAM, Redis};
+use super::servers::{Server, is_installed};
 use crate::keys::{Key, key, mixed};
 use crate::report::{Report, Status, grouped};
 use crate::{Failure, Options};
@@ -83,50 +83,6 @@ fn postgres(outages: u64) -> Result<Found, Failure> {
         Ok(builder.connect_timeout(TIMEOUT / 2).reply_timeout(TIMEOUT / 2).connect().await?)
     };
     under_each_policy(&mut server, &connect, outages)
-}
-
-/// What a server suffers.
-trait Server {
-    fn stop(&self);
-    fn go_on(&self);
-    fn kill(&mut self);
-    fn restart(&mut self);
-}
-
-impl Server for Redis {
-    fn stop(&self) {
-        self.process().suspend();
-    }
-
-    fn go_on(&self) {
-        self.process().resume();
-    }
-
-    fn kill(&mut self) {
-        Self::kill(self);
-    }
-
-    fn restart(&mut self) {
-        Self::restart(self);
-    }
-}
-
-impl Server for Postgres {
-    fn stop(&self) {
-        self.suspend();
-    }
-
-    fn go_on(&self) {
-        self.resume();
-    }
-
-    fn kill(&mut self) {
-        self.crash();
-    }
-
-    fn restart(&mut self) {
-        Self::restart(self);
-    }
 }
 
 fn under_each_policy<C: AsyncConfirmer + 'static>(
@@ -229,9 +185,9 @@ fn storm<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>>(
     // From a tenth of the timeout to three times as long.
     let length = |salt| TIMEOUT / 10 * (1 + mixed(2 * number + salt) % 30) as u32;
     load.turn();
-    server.stop();
+    server.suspend();
     sleep(length(0));
-    server.go_on();
+    server.resume();
     load.wait_for_calm()?;
     load.turn();
     server.kill();

@@ -1,9 +1,9 @@
 //! Many tasks in several processes that share one store, and the same keys.
 
 use super::runtime;
-use super::servers::is_installed;
 use super::servers::postgres::{self, Postgres};
 use super::servers::redis::{PROGRAM, Redis};
+use super::servers::{Server as _, is_installed};
 use crate::keys::{key, mixed};
 use crate::report::{Report, Status, grouped};
 use crate::{Failure, Options, child};

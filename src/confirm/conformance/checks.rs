@@ -356,7 +356,7 @@ fn reopening_keeps_all<H: Harness>(case: &Case<'_, H>) -> Checked {
 }
 
 fn restart_keeps_all<H: Harness>(case: &Case<'_, H>) -> Checked {
-    kept_over(case, || able(case.harness.restart()))
+    kept_over(case, || able(case.harness.trouble().restart()))
 }
 
 /// Ends the check where the harness has no means for it.
@@ -387,7 +387,7 @@ fn kept_over<H: Harness>(case: &Case<'_, H>, interval: impl Fn() -> Checked) -> 
 fn lost_reply<H: Harness>(case: &Case<'_, H>) -> Checked {
     let confirmer = case.open()?;
     let sightings = case.sightings(&["a", "b"], NOW);
-    able(case.harness.lose_next_reply())?;
+    able(case.harness.trouble().lose_next_reply())?;
     match confirmer.confirm(&sightings, fixed()) {
         Ok(answers) => ensure!(false, "the reply was lost, yet there is one: {answers:?}"),
         Err(error) => ensure!(
@@ -405,10 +405,10 @@ fn cut_off<H: Harness>(case: &Case<'_, H>) -> Checked {
     let confirmer = case.open()?;
     case.expect(&confirmer, fixed(), (b"before", NOW), Answer::New, "before the cut")?;
     let sightings = case.sightings(&["a", "b"], NOW);
-    able(case.harness.cut_off())?;
+    able(case.harness.trouble().cut_off())?;
     let answers = confirmer.confirm(&sightings, fixed());
     let held = confirmer.look(&[b"before"]);
-    case.harness.reconnect();
+    case.harness.trouble().reconnect();
     fails_for_now("confirm", answers)?;
     fails_for_now("look", held)?;
     expect_all(&confirmer, fixed(), &sightings, Answer::New, "asked again when reconnected")?;

@@ -45,16 +45,19 @@ mod owned;
 mod report;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use blocking::{BlockOn, Blocking};
 #[cfg(feature = "claims")]
 pub use claims::{ClaimHarness, check_claims};
 pub use report::{Outcome, Report};
+pub use trouble::Trouble;
 
 use super::{Confirmer, OwnedStore, StoreError};
 use case::Case;
+use trouble::Peace;
 
-/// Opens the confirmers that are to be checked, and makes trouble for them.
+/// Opens the confirmers that are to be checked.
 pub trait Harness: Sync {
     /// What is checked.
     type Confirmer: Confirmer;
@@ -71,25 +74,9 @@ pub trait Harness: Sync {
     /// Whatever opening fails with; fails the check.
     fn open(&self, namespace: &str) -> Result<Self::Confirmer, StoreError>;
 
-    /// Lets the next [`Confirmer::confirm`] on any confirmer take effect while its
-    /// reply is lost. False if the harness has no means to.
-    fn lose_next_reply(&self) -> bool {
-        false
-    }
-
-    /// Cuts all confirmers off from their store until [`reconnect`](Self::reconnect).
-    /// False if the harness has no means to.
-    fn cut_off(&self) -> bool {
-        false
-    }
-
-    /// Ends what [`cut_off`](Self::cut_off) began.
-    fn reconnect(&self) {}
-
-    /// Stops the store, losing what it only held in memory, and starts it again,
-    /// while no confirmer is open. False if the harness has no means to.
-    fn restart(&self) -> bool {
-        false
+    /// What can befall the store; nothing, unless told.
+    fn trouble(&self) -> &dyn Trouble {
+        &Peace
     }
 }
 

@@ -2,7 +2,7 @@
 //! it fails the check that is named for it.
 
 use super::faulty::{Fault, Faulty, Shared};
-use super::{BlockOn, Blocking, Harness, Outcome, check, check_owned};
+use super::{BlockOn, Blocking, Harness, Outcome, Trouble, check, check_owned};
 use crate::confirm::{
     Answer, AsyncConfirmer, Confirmer, MemoryConfirmer, OwnedStore, Record, Rule, Sighting,
     StoreError, StoreErrorKind,
@@ -20,18 +20,42 @@ use std::task::{Context, Poll, Waker};
 struct Bench {
     fault: Fault,
     stores: Mutex<HashMap<String, Arc<Shared>>>,
-    trouble: Arc<Trouble>,
+    switches: Arc<Switches>,
 }
 
+/// Trouble for stores that look here.
 #[derive(Default)]
-pub(super) struct Trouble {
+pub(super) struct Switches {
     pub(super) loses_reply: AtomicBool,
     pub(super) is_cut: AtomicBool,
+    /// Nothing has been opened since.
+    pub(super) is_restarted: AtomicBool,
+}
+
+impl Trouble for Switches {
+    fn lose_next_reply(&self) -> bool {
+        self.loses_reply.store(true, Ordering::SeqCst);
+        true
+    }
+
+    fn cut_off(&self) -> bool {
+        self.is_cut.store(true, Ordering::SeqCst);
+        true
+    }
+
+    fn reconnect(&self) {
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    fn restart(&self) -> bool {
+        self.is_restarted.store(true, Ordering::SeqCst);
+        true
+    }
 }
 
 impl Bench {
     fn with(fault: Fault) -> Self {
-        Self { fault, stores: Mutex::default(), trouble: Arc::default() }
+        Self { fault, stores: Mutex::default(), switches: Arc::default() }
     }
 }
 
@@ -45,43 +69,30 @@ impl Harness for Bench {
             }
             _ => namespace,
         };
+        let is_restarted = self.switches.is_restarted.swap(false, Ordering::SeqCst);
+        if is_restarted && self.fault == Fault::LostOnRestart {
+            self.stores.lock().clear();
+        }
         // Only where namespaces share a map can they be mixed up.
         let shared = Arc::clone(self.stores.lock().entry(store.to_owned()).or_default());
         let inner = Faulty::open(self.fault, namespace, shared);
-        Ok(Troubled { inner, trouble: Arc::clone(&self.trouble) })
+        Ok(Troubled { inner, switches: Arc::clone(&self.switches) })
     }
 
-    fn lose_next_reply(&self) -> bool {
-        self.trouble.loses_reply.store(true, Ordering::SeqCst);
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.trouble.is_cut.store(true, Ordering::SeqCst);
-        true
-    }
-
-    fn reconnect(&self) {
-        self.trouble.is_cut.store(false, Ordering::SeqCst);
-    }
-
-    fn restart(&self) -> bool {
-        if self.fault == Fault::LostOnRestart {
-            self.stores.lock().clear();
-        }
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &*self.switches
     }
 }
 
 struct Troubled {
     inner: Faulty,
-    trouble: Arc<Trouble>,
+    switches: Arc<Switches>,
 }
 
 impl Troubled {
     fn reached(&self) -> Result<(), StoreError> {
         use StoreErrorKind::{Refused, Unavailable};
-        if !self.trouble.is_cut.load(Ordering::SeqCst) {
+        if !self.switches.is_cut.load(Ordering::SeqCst) {
             return Ok(());
         }
         let is_called_refused = self.inner.fault == Fault::CutOffCalledRefused;
@@ -95,7 +106,7 @@ impl Confirmer for Troubled {
         self.reached()?;
         let fault = self.inner.fault;
         let answers = self.inner.confirm(sightings, rule);
-        if !self.trouble.loses_reply.swap(false, Ordering::SeqCst) {
+        if !self.switches.loses_reply.swap(false, Ordering::SeqCst) {
             return answers;
         }
         if fault == Fault::RetryAfterLostReplySeen {

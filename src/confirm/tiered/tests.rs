@@ -650,7 +650,7 @@ fn a_process_that_slept_a_window_long_brings_no_forgotten_key_back() {
 #[cfg(feature = "conformance")]
 mod conformance {
     use super::*;
-    use crate::confirm::conformance::{BlockOn, Blocking, Harness, Outcome, check};
+    use crate::confirm::conformance::{BlockOn, Blocking, Harness, Outcome, Trouble, check};
     use std::collections::HashMap;
 
     /// Opens tiered confirmers over stores in memory.
@@ -674,6 +674,12 @@ mod conformance {
             Ok(Tiered::new(cache, authority))
         }
 
+        fn trouble(&self) -> &dyn Trouble {
+            self
+        }
+    }
+
+    impl Trouble for InMemory {
         fn lose_next_reply(&self) -> bool {
             for (_, authority) in self.stores.lock().values() {
                 authority.loses_reply.store(true, Ordering::SeqCst);
@@ -767,6 +773,12 @@ mod conformance {
                 Ok(Tiered::new(cache, builder.cache(1 << 20).open()?))
             }
 
+            fn trouble(&self) -> &dyn Trouble {
+                self
+            }
+        }
+
+        impl Trouble for Files {
             fn restart(&self) -> bool {
                 self.caches.restart()
             }

@@ -5,7 +5,7 @@ use crate::confirm::claims::{
     SettleRequest, Settled, Settlement, State, Status, Terms,
 };
 use crate::confirm::conformance::faulty::Meeting;
-use crate::confirm::conformance::tests::Trouble;
+use crate::confirm::conformance::tests::Switches;
 use crate::confirm::{StoreError, StoreErrorKind, Token};
 use crate::time::{Clock as _, ManualClock, Timestamp};
 use parking_lot::Mutex;
@@ -131,7 +131,7 @@ pub(super) struct Faulty {
     prefix: Vec<u8>,
     shared: Arc<Shared>,
     clock: Arc<ManualClock>,
-    trouble: Arc<Trouble>,
+    switches: Arc<Switches>,
 }
 
 /// What is far longer than any tick, and shorter than the terms of most claims.
@@ -142,7 +142,7 @@ impl Faulty {
         fault: Fault,
         namespace: &str,
         shared: Arc<Shared>,
-        (clock, trouble): (Arc<ManualClock>, Arc<Trouble>),
+        (clock, switches): (Arc<ManualClock>, Arc<Switches>),
     ) -> Self {
         let prefix = match fault {
             Fault::NamespaceIgnored => Vec::new(),
@@ -162,7 +162,7 @@ impl Faulty {
                 _ => {}
             }
         }
-        Self { fault, prefix, shared, clock, trouble }
+        Self { fault, prefix, shared, clock, switches }
     }
 
     fn stored(&self, id: &[u8]) -> Vec<u8> {
@@ -215,7 +215,7 @@ impl Faulty {
 
     fn reached(&self) -> Result<(), StoreError> {
         use StoreErrorKind::{Refused, Unavailable};
-        if !self.trouble.is_cut.load(Ordering::SeqCst) {
+        if !self.switches.is_cut.load(Ordering::SeqCst) {
             return Ok(());
         }
         let is_called_refused = self.fault == Fault::CutOffCalledRefused;
@@ -224,7 +224,7 @@ impl Faulty {
 
     fn replied(&self, key: &[u8]) -> Result<(), StoreError> {
         use StoreErrorKind::{Unavailable, Uncertain};
-        if !self.trouble.loses_reply.swap(false, Ordering::SeqCst) {
+        if !self.switches.loses_reply.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
         if self.fault == Fault::ForgetsAfterLostReply

@@ -18,7 +18,7 @@ fn reopening_keeps_all<H: ClaimHarness>(case: &Case<'_, H>) -> Checked {
 }
 
 fn restart_keeps_all<H: ClaimHarness>(case: &Case<'_, H>) -> Checked {
-    kept_over(case, || able(case.harness.restart()))
+    kept_over(case, || able(case.harness.trouble().restart()))
 }
 
 /// What was claimed before the store was closed.
@@ -86,7 +86,7 @@ fn lost_reply<H: ClaimHarness>(case: &Case<'_, H>) -> Checked {
     let store = case.open()?;
     let (key, outcome) = (case.key(&store, b"k"), Outcome::success(*b"charged 10"));
     let request = key.request(PAYLOAD, LONG);
-    able(case.harness.lose_next_reply())?;
+    able(case.harness.trouble().lose_next_reply())?;
     is_in_doubt("a claim", store.claim(b"k", &request))?;
     key.in_flight("another claim, after the reply to the first was lost")?;
     let holder = key.granted_to(&request, "asked again after a lost reply")?;
@@ -113,7 +113,7 @@ fn settled_silently<H: ClaimHarness>(
     settlement: Settlement<'_>,
 ) -> Checked {
     let request = SettleRequest { token: holder.token, settlement, terms: LONG };
-    able(case.harness.lose_next_reply())?;
+    able(case.harness.trouble().lose_next_reply())?;
     is_in_doubt(&format!("{settlement:?}"), store.settle(id, &request))?;
     case.key(store, id).done(holder.token, settlement, "said again after a lost reply")
 }
@@ -137,11 +137,11 @@ fn cut_off<H: ClaimHarness>(case: &Case<'_, H>) -> Checked {
     let later = case.key(&store, b"later");
     let (request, settlement) = (later.request(PAYLOAD, LONG), Settlement::Complete(&outcome));
     let completion = SettleRequest { token: holder.token, settlement, terms: LONG };
-    able(case.harness.cut_off())?;
+    able(case.harness.trouble().cut_off())?;
     let claimed = store.claim(b"later", &request);
     let settled = store.settle(b"before", &completion);
     let looked = store.look(b"before");
-    case.harness.reconnect();
+    case.harness.trouble().reconnect();
     fails_for_now("claim", claimed)?;
     fails_for_now("settle", settled)?;
     fails_for_now("look", looked)?;

@@ -20,12 +20,13 @@ mod tests;
 mod time;
 
 use super::report::{Checked, Report};
+use super::trouble::{Peace, Trouble};
 use crate::confirm::StoreError;
 use crate::confirm::claims::ClaimStore;
 use crate::time::ManualClock;
 use case::Case;
 
-/// Opens the claim stores that are to be checked, and makes trouble for them.
+/// Opens the claim stores that are to be checked.
 ///
 /// ```
 /// use hapax::confirm::StoreError;
@@ -78,26 +79,9 @@ pub trait ClaimHarness: Sync {
         None
     }
 
-    /// Lets the next [`claim`](ClaimStore::claim) or [`settle`](ClaimStore::settle) on
-    /// any store take effect while its reply is lost. False if the harness has no means
-    /// to.
-    fn lose_next_reply(&self) -> bool {
-        false
-    }
-
-    /// Cuts all stores off from what they keep claims in, until
-    /// [`reconnect`](Self::reconnect). False if the harness has no means to.
-    fn cut_off(&self) -> bool {
-        false
-    }
-
-    /// Ends what [`cut_off`](Self::cut_off) began.
-    fn reconnect(&self) {}
-
-    /// Stops what the stores keep claims in, losing what it only held in memory, and
-    /// starts it again, while no store is open. False if the harness has no means to.
-    fn restart(&self) -> bool {
-        false
+    /// What can befall the store; nothing, unless told.
+    fn trouble(&self) -> &dyn Trouble {
+        &Peace
     }
 }
 

@@ -8,8 +8,8 @@ use crate::confirm::StoreError;
 use crate::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, ClaimStore, MemoryClaims, SettleRequest, Settled, Status,
 };
-use crate::confirm::conformance::tests::{Polling, Trouble, yield_once};
-use crate::confirm::conformance::{Blocking, Outcome, Report};
+use crate::confirm::conformance::tests::{Polling, Switches, yield_once};
+use crate::confirm::conformance::{Blocking, Outcome, Report, Trouble};
 use crate::time::{Clock, ManualClock, SystemClock, Timestamp};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -25,13 +25,13 @@ struct Bench {
     fault: Fault,
     clock: Arc<ManualClock>,
     stores: Mutex<HashMap<String, Arc<Shared>>>,
-    trouble: Arc<Trouble>,
+    switches: Arc<Switches>,
 }
 
 impl Bench {
     fn with(fault: Fault) -> Self {
         let clock = manual_clock();
-        Self { fault, clock, stores: Mutex::default(), trouble: Arc::default() }
+        Self { fault, clock, stores: Mutex::default(), switches: Arc::default() }
     }
 }
 
@@ -45,9 +45,13 @@ impl ClaimHarness for Bench {
             }
             _ => namespace,
         };
+        let is_restarted = self.switches.is_restarted.swap(false, Ordering::SeqCst);
+        if is_restarted && self.fault == Fault::LostOnRestart {
+            self.stores.lock().clear();
+        }
         // Only where namespaces share a map can they be mixed up.
         let shared = Arc::clone(self.stores.lock().entry(store.to_owned()).or_default());
-        let surroundings = (Arc::clone(&self.clock), Arc::clone(&self.trouble));
+        let surroundings = (Arc::clone(&self.clock), Arc::clone(&self.switches));
         Ok(Faulty::open(self.fault, namespace, shared, surroundings))
     }
 
@@ -55,25 +59,8 @@ impl ClaimHarness for Bench {
         Some(&self.clock)
     }
 
-    fn lose_next_reply(&self) -> bool {
-        self.trouble.loses_reply.store(true, Ordering::SeqCst);
-        true
-    }
-
-    fn cut_off(&self) -> bool {
-        self.trouble.is_cut.store(true, Ordering::SeqCst);
-        true
-    }
-
-    fn reconnect(&self) {
-        self.trouble.is_cut.store(false, Ordering::SeqCst);
-    }
-
-    fn restart(&self) -> bool {
-        if self.fault == Fault::LostOnRestart {
-            self.stores.lock().clear();
-        }
-        true
+    fn trouble(&self) -> &dyn Trouble {
+        &*self.switches
     }
 }
 

@@ -4,7 +4,7 @@
 use super::stage::{Mood, Moody};
 use crate::confirm::StoreError;
 use crate::confirm::claims::{ClaimStore, Guarded, MemoryClaims};
-use crate::confirm::conformance::{ClaimHarness, check_claims};
+use crate::confirm::conformance::{ClaimHarness, Trouble, check_claims};
 use crate::confirm::outage::{Admit, Breaker, Fallback, Outage, Reject};
 use crate::time::{ManualClock, Timestamp};
 use parking_lot::Mutex;
@@ -52,6 +52,12 @@ impl<P: Outage<Instead: ClaimStore>> ClaimHarness for Harness<P> {
         Some(&self.clock)
     }
 
+    fn trouble(&self) -> &dyn Trouble {
+        self
+    }
+}
+
+impl<P: Outage<Instead: ClaimStore>> Trouble for Harness<P> {
     fn lose_next_reply(&self) -> bool {
         self.each(|primary| primary.next([Mood::Lost]))
     }
