@@ -20,6 +20,7 @@ mod consumer;
 mod error;
 mod finished;
 mod gate;
+pub(crate) mod heartbeat;
 mod identity;
 mod lease;
 mod lost;

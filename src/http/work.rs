@@ -4,22 +4,20 @@ use super::answer::{REPLAYED, decode, encode};
 use super::layer::Settings;
 use super::problem::{Problem, Refusal};
 use super::service::Buffered;
-use crate::claim::{Claim, ClaimError, Gate, Identity, InFlight, Lease, LeaseError};
+use crate::claim::{Claim, ClaimError, Gate, Identity, InFlight, Lease, LeaseError, heartbeat};
 use crate::confirm::claims::{AsyncClaimStore, Digest, Ending, Grant, Outcome};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{self, pending, select};
 use http::{HeaderValue, Request, Response, StatusCode, response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Either, Full};
-use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 
 /// A lease is extended each time that one part of so many has passed: two extensions may fail.
@@ -206,27 +204,17 @@ fn ending(status: StatusCode) -> Ending {
     if is_failure { Ending::Failure } else { Ending::Success }
 }
 
-/// Does `work`, and does not let the lease run out over it.
+/// Does `work`, and does not let the lease run out over it. If it is lost all the same the work
+/// goes on: what became of it is told where the lease is settled.
 async fn while_extended<S: AsyncClaimStore + 'static, T>(
     lease: &mut Lease<S>,
     every: Duration,
     work: impl Future<Output = T>,
 ) -> T {
-    match select(pin!(work), pin!(keep_extending(lease, every))).await {
-        future::Either::Left((done, _)) => done,
-        future::Either::Right((never, _)) => match never {},
-    }
-}
-
-async fn keep_extending<S: AsyncClaimStore + 'static>(
-    lease: &mut Lease<S>,
-    every: Duration,
-) -> Infallible {
-    loop {
-        sleep(every).await;
-        if matches!(lease.extend_async().await, Err(LeaseError::Stale)) {
-            return pending().await;
-        }
+    let mut work = pin!(work);
+    match heartbeat::under(lease, every, || ready(()), work.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => work.await,
     }
 }
 

@@ -18,7 +18,6 @@
 mod builder;
 mod consumed;
 mod delivery;
-mod heartbeat;
 mod stats;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -29,7 +28,7 @@ pub use consumed::{Consumed, DeadLetter, Failure, Retry, Unanswered};
 pub use delivery::{Attempt, Delivery};
 pub use stats::ConsumerStats;
 
-use super::{Claim, ClaimError, Gate, GateBuilder, Identity, Lease, LeaseError};
+use super::{Claim, ClaimError, Gate, GateBuilder, Identity, Lease, LeaseError, heartbeat};
 use crate::confirm::catching;
 use crate::confirm::claims::{AsyncClaimStore, Digest, Ending, Outcome};
 use builder::Settings;
@@ -37,7 +36,7 @@ use stats::Counts;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// The pauses before an outcome that could not be kept is offered to the store again,
 /// from the first to the longest, each twice the one before: 13 s in all.
@@ -202,7 +201,10 @@ impl<S: AsyncClaimStore + 'static> Consumer<S> {
         }
         // Apart, because it may be large, and would be moved with all that is around it.
         let work = Box::pin(catching(async { handler(attempt).await }));
-        match heartbeat::under(&mut lease, delivery, self.settings.heartbeat, work).await {
+        let every = self.settings.heartbeat;
+        // A broker that does not answer must not cost the lease.
+        let beat = || timeout(every, delivery.progress());
+        match heartbeat::under(&mut lease, every, beat, work).await {
             Ok(Ok(Ok(outcome))) => self.complete(&mut lease, attempt, outcome).await,
             Ok(Ok(Err(error))) => self.fail(&mut lease, attempt, Failure::Returned(error)).await,
             Ok(Err(panic)) => self.fail(&mut lease, attempt, Failure::Panicked(panic)).await,
