@@ -28,7 +28,7 @@ pub(super) struct Sought<'a> {
 /// The map's slots hold pointers, and hashes, so that growing it reads no entry: slots
 /// stay small enough for the caches, and entries of keys that came one after the other
 /// lie side by side. With entries in the slots, and identities in allocations of their
-/// own, replays of two million keys were half as fast.
+/// own, claiming and completing two million keys took half as long again.
 #[derive(Clone)]
 pub(super) struct Known {
     hash: u64,
