@@ -96,6 +96,10 @@ fn path(process: u64, file: u64) -> PathBuf {
     folder(process).join(format!("{file}.claims"))
 }
 
+/// Workers are killed here, and no server loses its power: for a busy disk Redis would let
+/// all of them wait, one after the other.
+const NOT_SYNCED: [&str; 2] = ["--appendfsync", "no"];
+
 /// Places that last as long as this does.
 pub(super) enum Store {
     Memory,
@@ -117,7 +121,7 @@ impl Store {
                 let folder = tempfile::Builder::new().prefix(name).rand_bytes(0).tempdir()?;
                 Ok(Self::Embedded { _folder: folder })
             }
-            "Redis" if is_installed(PROGRAM) => Ok(Self::Redis(Redis::start(&[]))),
+            "Redis" if is_installed(PROGRAM) => Ok(Self::Redis(Redis::start(&NOT_SYNCED))),
             "PostgreSQL" => {
                 let server = Postgres::start().ok_or("postgresql is not installed")?;
                 let builder = PostgresClaims::builder(&server.parameters());
