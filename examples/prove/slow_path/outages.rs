@@ -31,6 +31,10 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 const TASKS: u64 = 16;
 
+/// Between the checks of a task: the server is to be lost, not overrun, and to have read
+/// its log again soon.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Keys that the store knows from an earlier process.
 const KNOWN: u64 = 2_000;
 
@@ -265,7 +269,7 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Load<C, P> {
                 return self.tally.breach("more checks than were counted on");
             }
             self.insist(&numbers(batch)).await;
-            tokio::time::sleep(TIMEOUT / 40).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
