@@ -38,7 +38,7 @@ pub(super) fn measure(&Options { full, .. }: &Options, report: &mut Report) {
             let waits = killed(&store, kills)?;
             let in_time = waits.iter().flatten().filter(|wait| **wait <= LEASE + GRACE).count();
             let longest = waits.iter().flatten().max().ok_or("no key was usable again")?;
-            let figure = format!("{in_time} of {}, longest {longest:.0?}", waits.len());
+            let figure = format!("{in_time} of {}, longest {longest:.2?}", waits.len());
             Ok((figure, Status::of_run(in_time == waits.len(), !full)))
         });
     }
