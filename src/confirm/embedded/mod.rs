@@ -18,6 +18,7 @@ mod failure;
 #[cfg(test)]
 mod faults;
 mod file;
+mod log;
 mod medium;
 mod overlay;
 mod quota;

@@ -8,7 +8,7 @@
 //! all keys. What was logged before a sweep began lies in the tables when it
 //! ends, and that part of the log is dropped.
 
-use crate::confirm::{Bucket, Record, Token};
+use crate::confirm::{Bucket, Record};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -110,12 +110,12 @@ impl Overlay {
     }
 
     /// Takes out what was moved to the tables.
-    pub(super) fn moved(&mut self, share: Share) {
+    pub(super) fn moved(&mut self, share: &Share) {
         for (key, _) in &share.entries {
             self.remove(key);
         }
-        if let Some((last, _)) = share.entries.into_iter().next_back() {
-            self.swept = Some(last);
+        if let Some((last, _)) = share.entries.last() {
+            self.swept = Some(last.clone());
         }
     }
 
@@ -128,6 +128,12 @@ impl Overlay {
             }
             self.entries.insert(key, entry);
         }
+    }
+
+    /// True iff there are records in buckets before `before`.
+    pub(super) fn has_before(&self, before: Bucket) -> bool {
+        let mut records = self.entries.values().filter_map(|entry| entry.record);
+        records.any(|record| record.bucket < before)
     }
 
     /// Drops records in buckets before `before`; that a key was forgotten stays.
@@ -150,88 +156,23 @@ impl Overlay {
     }
 }
 
+/// As [`weight`] counts.
+pub(super) fn weight_of(changes: &Changes) -> usize {
+    changes.keys().map(|key| weight(key)).sum()
+}
+
 /// About what a key takes in memory, in bytes.
 pub(super) const fn weight(key: &[u8]) -> usize {
     key.len() + 112
 }
 
-const HAS_RECORD: u8 = 1;
-const PURGES: u8 = 2;
-
-/// One commit's changes as a value of the log: for each key flags, bucket,
-/// token, length and bytes.
-pub(super) fn encode(changes: &Changes) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (key, entry) in changes {
-        let record = entry.record.map_or(0, |_| HAS_RECORD);
-        bytes.push(record | if entry.purges { PURGES } else { 0 });
-        if let Some(record) = entry.record {
-            bytes.extend(record.bucket.number().to_le_bytes());
-            bytes.extend(record.token.number().to_le_bytes());
-        }
-        bytes.extend((key.len() as u32).to_le_bytes());
-        bytes.extend(key);
-    }
-    bytes
-}
-
-/// Reads what [`encode`] wrote; `None` if that is not what it is.
-pub(super) fn decode(mut bytes: &[u8]) -> Option<Changes> {
-    let mut changes = Changes::new();
-    while !bytes.is_empty() {
-        let [flags] = take(&mut bytes)?;
-        if flags & !(HAS_RECORD | PURGES) != 0 {
-            return None;
-        }
-        let record = if flags & HAS_RECORD == 0 {
-            None
-        } else {
-            let bucket = Bucket::new(i64::from_le_bytes(take(&mut bytes)?));
-            let token = Token::new(u64::from_le_bytes(take(&mut bytes)?));
-            Some(Record { bucket, token })
-        };
-        let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
-        let (key, rest) = bytes.split_at_checked(length)?;
-        bytes = rest;
-        changes.insert(key.to_vec(), Entry { record, purges: flags & PURGES != 0 });
-    }
-    Some(changes)
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*first)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::confirm::Token;
 
     fn record(bucket: i64, token: u64) -> Record {
         Record { bucket: Bucket::new(bucket), token: Token::new(token) }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_is_decoded(
-            changes in prop::collection::btree_map(
-                prop::collection::vec(any::<u8>(), 0..40),
-                (any::<Option<(i64, u64)>>(), any::<bool>()),
-                0..20,
-            )
-        ) {
-            let changes: Changes = changes.into_iter().map(|(key, (held, purges))| {
-                (key, Entry { record: held.map(|(bucket, token)| record(bucket, token)), purges })
-            }).collect();
-            prop_assert_eq!(decode(&encode(&changes)), Some(changes));
-        }
-
-        #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = decode(&bytes);
-        }
     }
 
     #[test]
@@ -254,7 +195,7 @@ mod tests {
             }
             moved += u32::try_from(share.entries.len()).unwrap();
             let again = share.entries.iter().map(|(key, _)| (key.clone(), entry)).collect();
-            overlay.moved(share);
+            overlay.moved(&share);
             overlay.extend(again);
             assert!(overlay.bytes <= CAP_BYTES);
             if ends {

@@ -12,7 +12,8 @@
 use super::commits::Serve;
 use super::failure::{corrupt, opening, working};
 use super::file::{File, FileSettings, Kind, META, PAGE_BYTES, lasting_bytes};
-use super::overlay::{Changes, Entry, Overlay, Share, decode, encode, weight};
+use super::log::{Commit, Log};
+use super::overlay::{Changes, Entry, Overlay, Share, weight_of};
 use crate::confirm::ownership::other_width;
 use crate::confirm::{Answer, Bucket, Record, Rule, Sighting, StoreError, Token};
 use redb::{
@@ -24,9 +25,6 @@ use std::time::Duration;
 
 /// The width of the one bucket of an unbounded window.
 const FOR_EVER: u64 = u64::MAX;
-
-/// What the overlay holds, one value for each commit, in their order.
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 
 /// What a caller wants done, in memory of its own: another thread may do it.
 #[derive(Debug)]
@@ -101,34 +99,14 @@ pub(super) struct Store {
     log: Log,
 }
 
-/// A log that weighs so many times what the overlay does is long. While keys only come,
-/// it weighs twice as much at most.
-const LONG_LOG: usize = 3;
-
-/// An overlay that is emptier than this part of its cap does not make the log long any
-/// sooner: so small a log is read in no time.
-const EMPTY: usize = 8;
-
-/// Where the log ends, and how much of it the sweep under way makes obsolete, in bytes
-/// as [`weight`] counts: what reading it takes in memory.
-#[derive(Debug, Default)]
-struct Log {
-    next: u64,
-    /// The first entry from after the beginning of the sweep.
-    sweep_began: u64,
-    weight_before: usize,
-    weight_since: usize,
-}
-
 impl Store {
     pub(super) fn open(
         storage: impl StorageBackend,
         settings: &FileSettings,
         overlay_bytes: usize,
     ) -> Result<Self, StoreError> {
-        let make = |tx: &WriteTransaction| tx.open_table(LOG).map(drop);
         let mut store = Self {
-            file: File::open(storage, settings, Kind::Keys, make)?,
+            file: File::open(storage, settings, Kind::Keys, Log::make)?,
             overlay: Overlay::new(overlay_bytes),
             buckets: BTreeSet::new(),
             log: Log::default(),
@@ -142,23 +120,42 @@ impl Store {
         self.log.weight()
     }
 
+    #[cfg(test)]
+    pub(super) const fn overlay_bytes(&self) -> usize {
+        self.overlay.bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn buckets(&self) -> BTreeSet<Bucket> {
+        self.buckets.clone()
+    }
+
     /// Finds the tables, and reads the log into the overlay.
     fn load(&mut self) -> Result<(), StoreError> {
         let tx = self.file.db.begin_read().map_err(opening)?;
         for table in tx.list_tables().map_err(opening)? {
             self.buckets.extend(bucket_of(table.name()));
         }
-        let log = tx.open_table(LOG).map_err(opening)?;
-        for entry in log.iter().map_err(opening)? {
-            let (number, bytes) = entry.map_err(opening)?;
-            let changes = decode(bytes.value())
-                .ok_or_else(|| corrupt(format!("entry {} of the log", number.value())))?;
-            self.log.weight_before += weight_of(&changes);
-            self.log.next = number.value() + 1;
-            self.overlay.extend(changes);
+        self.log = Log::read(&tx, &mut self.overlay)?;
+        tx.close().map_err(opening)?;
+        self.shorten_log()
+    }
+
+    /// Writes a log anew that is long, or brought more than the overlay is for: owners who do
+    /// not stay until a sweep has come round leave it longer than they found it.
+    fn shorten_log(&mut self) -> Result<(), StoreError> {
+        let share = self.overlay.share(0, 0);
+        let keys = share.entries.len();
+        let is_due = keys > 0 || self.log.is_long(&self.overlay);
+        let needed_bytes = written_bytes(keys, self.overlay.bytes());
+        if !is_due || !self.file.has_room(needed_bytes)? {
+            return Ok(());
         }
-        self.log.sweep_began = self.log.next;
-        Ok(())
+        self.overlay.moved(&share);
+        let tx = self.file.write()?;
+        self.buckets = move_to_tables(&tx, &share, Bucket::new(i64::MIN), self.buckets.clone())?;
+        self.log.rewrite(&tx, &self.overlay)?;
+        tx.commit().map_err(opening)
     }
 
     /// Notes how wide buckets are, unless there are keys in others.
@@ -264,58 +261,54 @@ impl Store {
     fn has_room(&mut self, requests: &[Request]) -> Result<bool, StoreError> {
         let sizes = requests.iter().map(Request::size);
         let (keys, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        // A page for each key may be written beside the one that it replaces.
-        let more = lasting_bytes(keys, bytes) + keys as u64 * PAGE_BYTES;
-        self.file.has_room(more)
+        self.file.has_room(written_bytes(keys, bytes))
     }
 
     /// Writes changes, and drops what lies in buckets before `before`.
     fn commit(&mut self, changes: Changes, before: Option<Bucket>) -> Result<(), StoreError> {
-        let expired: BTreeSet<_> = before
-            .map(|before| self.buckets.range(..before).copied().collect())
-            .unwrap_or_default();
-        if !changes.is_empty() || !expired.is_empty() {
-            self.write(changes, &expired)?;
+        let expires = before.filter(|before| self.has_before(*before));
+        if changes.is_empty() && expires.is_none() {
+            return Ok(());
         }
-        if let Some(before) = before {
+        let share = self.share(&changes);
+        let commit = Commit { changes: &changes, ends_sweep: share.ends_sweep, expires };
+        self.buckets = self.write(commit, &share)?;
+
+        self.log.written(commit);
+        self.file.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
+        self.overlay.moved(&share);
+        self.overlay.extend(changes);
+        if let Some(before) = expires {
             self.overlay.expire(before);
-        }
-        if !expired.is_empty() {
             self.file.quota.release(u64::MAX);
         }
         Ok(())
     }
 
-    /// True iff the log is to be shortened though the overlay has room: keys that are
-    /// refreshed, or expire before they are moved, would make it grow, and whoever opens
-    /// the file read them all.
-    fn has_long_log(&self) -> bool {
-        let overlay = self.overlay.bytes().max(self.overlay.cap_bytes() / EMPTY);
-        self.log.weight() > LONG_LOG * overlay
+    /// True iff something lies in buckets before this one.
+    fn has_before(&self, before: Bucket) -> bool {
+        self.buckets.range(..before).next().is_some() || self.overlay.has_before(before)
     }
 
-    /// One transaction, and memory after it.
-    fn write(&mut self, changes: Changes, expired: &BTreeSet<Bucket>) -> Result<(), StoreError> {
-        let added = weight_of(&changes);
-        let least = if self.has_long_log() { 4 * added } else { 0 };
-        let share = self.overlay.share(added, least);
-        let logged = encode(&changes);
+    /// What to move to the tables when these changes are written.
+    fn share(&self, changes: &Changes) -> Share {
+        let added = weight_of(changes);
+        let least = if self.log.is_long(&self.overlay) { 4 * added } else { 0 };
+        self.overlay.share(added, least)
+    }
 
+    /// Writes in one transaction, and returns the buckets that have tables then.
+    fn write(&self, commit: Commit<'_>, share: &Share) -> Result<BTreeSet<Bucket>, StoreError> {
+        let low = commit.expires.unwrap_or(Bucket::new(i64::MIN));
         let tx = self.file.write()?;
-        for bucket in expired {
+        for bucket in self.buckets.range(..low) {
             tx.delete_table(table(&name_of(*bucket))).map_err(working)?;
         }
-        let buckets: BTreeSet<_> = self.buckets.difference(expired).copied().collect();
-        let buckets = move_to_tables(&tx, &share, buckets)?;
-        self.log.write(&tx, &logged, share.ends_sweep)?;
+        let live = self.buckets.range(low..).copied().collect();
+        let buckets = move_to_tables(&tx, share, low, live)?;
+        self.log.write(&tx, commit)?;
         tx.commit().map_err(working)?;
-
-        self.log.written(added, share.ends_sweep);
-        self.buckets = buckets;
-        self.file.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
-        self.overlay.moved(share);
-        self.overlay.extend(changes);
-        Ok(())
+        Ok(buckets)
     }
 
     /// Visits every key that is recorded; a key in several tables several times.
@@ -386,15 +379,18 @@ impl Serve for Store {
     }
 }
 
-fn weight_of(changes: &Changes) -> usize {
-    changes.keys().map(|key| weight(key)).sum()
+/// What writing so many keys may take at first: a page for each may be written beside the
+/// one that it replaces.
+const fn written_bytes(keys: usize, bytes: usize) -> u64 {
+    lasting_bytes(keys, bytes) + keys as u64 * PAGE_BYTES
 }
 
-/// Puts a share of the overlay into the tables of `buckets`, and returns which
-/// there are then.
+/// Puts a share of the overlay into the tables of `buckets`, but for records in buckets
+/// before `low`, and returns which tables there are then.
 fn move_to_tables(
     tx: &WriteTransaction,
     share: &Share,
+    low: Bucket,
     mut buckets: BTreeSet<Bucket>,
 ) -> Result<BTreeSet<Bucket>, StoreError> {
     let mut tables: BTreeMap<Bucket, Table<'_, &[u8], u64>> = BTreeMap::new();
@@ -404,7 +400,7 @@ fn move_to_tables(
                 opened(tx, &mut tables, *bucket)?.remove(key.as_slice()).map_err(working)?;
             }
         }
-        if let Some(record) = entry.record {
+        if let Some(record) = entry.record.filter(|record| record.bucket >= low) {
             let table = opened(tx, &mut tables, record.bucket)?;
             table.insert(key.as_slice(), record.token.number()).map_err(working)?;
             buckets.insert(record.bucket);
@@ -423,39 +419,6 @@ fn opened<'tables, 'tx>(
     match tables.entry(bucket) {
         Occupied(entry) => Ok(entry.into_mut()),
         Vacant(entry) => Ok(entry.insert(tx.open_table(table(&name_of(bucket))).map_err(working)?)),
-    }
-}
-
-impl Log {
-    const fn weight(&self) -> usize {
-        self.weight_before + self.weight_since
-    }
-
-    fn write(
-        &self,
-        tx: &WriteTransaction,
-        logged: &[u8],
-        ends_sweep: bool,
-    ) -> Result<(), StoreError> {
-        let mut log = tx.open_table(LOG).map_err(working)?;
-        if ends_sweep {
-            log.retain_in(..self.sweep_began, |_, _| false).map_err(working)?;
-        }
-        if !logged.is_empty() {
-            log.insert(self.next, logged).map_err(working)?;
-        }
-        Ok(())
-    }
-
-    /// A sweep that ends makes another begin, before what is logged with it.
-    const fn written(&mut self, weight: usize, ends_sweep: bool) {
-        if ends_sweep {
-            self.sweep_began = self.next;
-            self.weight_before = self.weight_since;
-            self.weight_since = 0;
-        }
-        self.weight_since += weight;
-        self.next += 1;
     }
 }
 

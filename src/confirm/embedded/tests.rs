@@ -1,6 +1,8 @@
 //! The embedded confirmer keeps the contract, and agrees with a naive model,
 //! whatever of its keys lies in memory and what in tables.
 
+use super::commits::Serve as _;
+use super::store::Request;
 use super::{Durability, EmbeddedBuilder, EmbeddedConfirmer};
 use crate::confirm::{
     Answer, Bucket, Confirmer, OwnedStore, Record, Rule, Sighting, StoreErrorKind, Token,
@@ -202,11 +204,7 @@ fn assert_agrees(steps: &[Step], overlay_bytes: usize, window: &Window) {
             }
         }
         let looked = store.as_ref().unwrap().look(&all).unwrap();
-        // What matches no more may come back: its room was not free yet.
-        let matching = |held: &Record| rule.matches(held.bucket, Bucket::new(now - 3));
-        let looked: Vec<_> = looked.into_iter().map(|held| held.filter(matching)).collect();
-        let expected: Vec<_> =
-            all.iter().map(|key| model.records.get(*key).copied().filter(matching)).collect();
+        let expected: Vec<_> = all.iter().map(|key| model.records.get(*key).copied()).collect();
         assert_eq!(looked, expected, "{step:?}");
     }
     assert_eq!(recovered(store.as_ref().unwrap(), rule, now), model.live(now));
@@ -308,23 +306,110 @@ fn the_log_is_shortened_though_the_overlay_has_room() {
     assert_short_log(&store, 50);
 }
 
-/// Keys that expire before they would have been moved to the tables do not either.
+/// Keys that expire before they would have been moved to the tables do not either, though
+/// owners leave before a sweep has come round.
 #[test]
 fn the_log_is_shortened_though_its_keys_expire() {
+    for buckets_of_an_owner in [1, 50] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let mut store = Some(builder(&path, 20_000).open().unwrap());
+        for bucket in 0..400_u32 {
+            if bucket % buckets_of_an_owner == 0 {
+                drop(store.take());
+                store = Some(builder(&path, 20_000).open().unwrap());
+            }
+            let store = store.as_ref().unwrap();
+            let keys: Vec<_> = (0..10).map(|key| (bucket * 10 + key).to_be_bytes()).collect();
+            let sightings: Vec<_> =
+                keys.iter().map(|key| sighting(key, i64::from(bucket), 1)).collect();
+            store.record(&sightings).unwrap();
+            store.expire(Bucket::new(i64::from(bucket) - 8)).unwrap();
+            assert_short_log(store, 90.min(10 * (bucket as usize + 1)));
+        }
+    }
+}
+
+/// Owners who write a little each leave no more to read, and to hold, than one who stays.
+#[test]
+fn owners_who_leave_soon_do_not_make_the_log_grow() {
+    const OVERLAY_BYTES: usize = 3_000;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
-    let mut store = builder(&path, 20_000).open().unwrap();
-    for bucket in 0..400_u32 {
-        let keys: Vec<_> = (0..10).map(|key| (bucket * 10 + key).to_be_bytes()).collect();
-        let sightings: Vec<_> =
-            keys.iter().map(|key| sighting(key, i64::from(bucket), 1)).collect();
+    for owner in 0..100_u32 {
+        let store = builder(&path, OVERLAY_BYTES).open().unwrap();
+        let held = store.commits.serving.lock().store.overlay_bytes();
+        assert!(held <= OVERLAY_BYTES, "{held} bytes in memory for owner {owner}");
+        let keys: Vec<_> = (0..4).map(|key| (owner * 4 + key).to_be_bytes()).collect();
+        let sightings: Vec<_> = keys.iter().map(|key| sighting(key, 1, 1)).collect();
         store.record(&sightings).unwrap();
-        store.expire(Bucket::new(i64::from(bucket) - 8)).unwrap();
-        if bucket % 50 == 49 {
-            drop(store);
-            store = builder(&path, 20_000).open().unwrap();
+        assert_short_log(&store, 26);
+    }
+    let keys: Vec<_> = (0..400_u32).map(u32::to_be_bytes).collect();
+    let keys: Vec<_> = keys.iter().map(<[u8; 4]>::as_slice).collect();
+    let store = builder(&path, OVERLAY_BYTES).open().unwrap();
+    assert!(store.look(&keys).unwrap().iter().all(Option::is_some));
+}
+
+/// An expiry outlives its owner, whether keys lay in the overlay or in tables, and what
+/// is written next makes no table for a bucket that has expired.
+#[test]
+fn what_has_expired_does_not_come_back() {
+    for overlay_bytes in [0, 300, 20_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let record = |store: &EmbeddedConfirmer, bucket: u8| {
+            store.record(&[sighting(&[bucket], i64::from(bucket), 1)]).unwrap();
+        };
+        let store = builder(&path, overlay_bytes).open().unwrap();
+        (0..50).for_each(|bucket| record(&store, bucket));
+        store.expire(Bucket::new(48)).unwrap();
+        drop(store);
+        let store = builder(&path, overlay_bytes).open().unwrap();
+        (50..100).for_each(|bucket| record(&store, bucket));
+        let keys: Vec<_> = (0..100).map(|bucket| [bucket]).collect();
+        let keys: Vec<_> = keys.iter().map(<[u8; 1]>::as_slice).collect();
+        let looked = store.look(&keys).unwrap();
+        let is_known = (0..100).map(|bucket| bucket >= 48);
+        assert!(looked.iter().map(Option::is_some).eq(is_known), "{overlay_bytes}: {looked:?}");
+        let buckets = store.commits.serving.lock().store.buckets();
+        assert!(buckets.range(..Bucket::new(48)).next().is_none(), "{buckets:?}");
+    }
+}
+
+/// Nor does a commit that brings keys and an expiry move what it expires.
+#[test]
+fn a_commit_that_expires_moves_only_what_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = builder(&folder.path().join("keys"), 0).open().unwrap();
+    store.record(&[sighting(b"old", 1, 1)]).unwrap();
+    let new = Request::record(&[sighting(b"new", 9, 1)]);
+    let mut serving = store.commits.serving.lock();
+    serving.store.serve(&[new, Request::Expire(Bucket::new(9))]).unwrap();
+    assert!(serving.store.buckets().is_empty(), "{:?}", serving.store.buckets());
+}
+
+/// The clock of a later owner is far behind: what it records lasts, however old the
+/// bucket that expired before.
+#[test]
+fn what_is_recorded_after_an_expiry_lasts() {
+    for overlay_bytes in [0, 20_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let open = || builder(&path, overlay_bytes).open().unwrap();
+        let store = open();
+        for bucket in 0..50 {
+            store.record(&[sighting(b"before", bucket, 1)]).unwrap();
         }
-        assert_short_log(&store, 90.min(10 * (bucket as usize + 1)));
+        store.expire(Bucket::new(50)).unwrap();
+        drop(store);
+        let store = open();
+        store.record(&[sighting(b"after", 3, 2)]).unwrap();
+        drop(store);
+        let store = open();
+        let looked = store.look(&[b"before", b"after"]).unwrap();
+        let after = Record { bucket: Bucket::new(3), token: Token::new(2) };
+        assert_eq!(looked, [None, Some(after)], "{overlay_bytes}");
     }
 }
 
