@@ -53,6 +53,10 @@ const GROWTH: f64 = 1.0;
 /// probe a cache miss: fewer and larger ones.
 const GROWTH_FOR_EVER: f64 = 3.0;
 
+/// A bucket beyond its room looks for more once in so many parts of its keys: at every key
+/// the look was a fifth of all work in a filter that was full for good.
+const OVERFILL: u32 = 64;
+
 /// What every filter of one deduper is built for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -286,6 +290,17 @@ impl Filter {
     pub(crate) fn insert_beyond_room(&mut self, probe: &Probe, at: Bucket) -> bool {
         self.insert_in_newest(probe, self.generation(at));
         self.held.is_some()
+    }
+
+    /// As [`insert_beyond_room`](Self::insert_beyond_room), where whatever comes next is
+    /// also to be recorded: it has room until there are one part in [`OVERFILL`] more.
+    pub(crate) fn overfill(&mut self, probe: &Probe, at: Bucket) -> bool {
+        let generation = self.generation(at);
+        if let Some(held) = &mut self.held {
+            let fill = held.fills.of_mut(generation);
+            fill.room = fill.keys.saturating_add(fill.keys / OVERFILL);
+        }
+        self.insert_beyond_room(probe, at)
     }
 
     /// Takes note that a key of one bucket was recorded in a later one, too.
@@ -665,6 +680,27 @@ mod tests {
         assert!(after <= before, "{after} bytes, {before} before");
         rig.advance(9);
         assert_eq!(rig.budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_filter_beyond_its_room_forgets_nothing_and_grows_when_it_can() {
+        let plan = Plan { generations: 1, ..PLAN };
+        let mut rig = Rig::new(plan, Some(64 << 10));
+        assert!(rig.budget.try_reserve(32 << 10));
+        let remember = |rig: &mut Rig, keys: std::ops::Range<u64>| {
+            for key in keys {
+                let probe = rig.probe(key);
+                let is_kept = rig.filter.insert(&probe, rig.now).is_ok();
+                assert!(is_kept || rig.filter.overfill(&probe, rig.now));
+            }
+        };
+        remember(&mut rig, 0..100_000);
+        let (layers, rate) = (rig.filter.layers(), rig.filter.rate());
+        assert!(rate > PLAN.rate, "{rate}");
+        rig.budget.release(32 << 10);
+        remember(&mut rig, 100_000..103_000);
+        assert_eq!(rig.filter.layers(), layers + 1);
+        assert!((0..103_000).all(|key| rig.knows(key)));
     }
 
     #[test]

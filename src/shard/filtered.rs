@@ -219,7 +219,7 @@ impl Filtered {
         self.roll(rules, Moment::new(rules, None).moved_to(bucket));
         let is_kept = bucket < self.filter.low()
             || self.filter.insert(probe, bucket).is_ok()
-            || self.filter.insert_beyond_room(probe, bucket);
+            || self.filter.overfill(probe, bucket);
         if is_kept { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
