@@ -31,11 +31,6 @@ const LEAST_KEY_BYTES: u64 = 8 << 20;
 /// The least that a process can be capped at, in bytes.
 const LEAST_BYTES: u64 = PROCESS_BYTES + LEAST_TAIL_BYTES + LEAST_KEY_BYTES;
 
-/// One part in so many of what there is beyond the least is left to what grows with the
-/// keys and is nobody's share: of 256 MiB, 50 M lines took 275 without it, and 271 with it,
-/// so most of what they take too much lies elsewhere.
-const UNSHARED: u64 = 12;
-
 /// The store is told which buckets have expired each time that so many keys
 /// were checked.
 const KEYS_PER_UPKEEP: usize = 1 << 16;
@@ -67,8 +62,7 @@ impl Spilling {
         try_folder(folder)?;
         let tail_bytes = (process_bytes / 8).max(LEAST_TAIL_BYTES);
         let runs = Arc::new(Runs::new(folder.to_owned(), tail_bytes as usize));
-        let unshared_bytes = (process_bytes - LEAST_BYTES) / UNSHARED;
-        let key_bytes = process_bytes - PROCESS_BYTES - unshared_bytes - tail_bytes;
+        let key_bytes = process_bytes - PROCESS_BYTES - tail_bytes;
         let builder = builder.memory_limit(key_bytes, OnFull::Spill);
         let deduper = builder.confirm(Arc::clone(&runs), Ownership::Exclusive, Reject).build();
         Ok(Self {

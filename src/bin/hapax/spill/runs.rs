@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +31,10 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// A look-up reads two blocks of each run, through which it then goes.
 const BLOCK_BYTES: usize = 2 << 10;
+
+/// A block and what is written before it, in one system call: a block ends with the key
+/// that fills it.
+const READ_BYTES: usize = BLOCK_BYTES + BLOCK_BYTES / 4;
 
 /// The store, of which this process is the only user.
 pub(super) struct Runs(Mutex<Inner>);
@@ -202,7 +206,7 @@ impl Inner {
 
 /// Keys in order, in a file.
 struct Run {
-    cursor: ReaderCursor<Positioned>,
+    cursor: ReaderCursor<BufReader<Positioned>>,
     /// The latest bucket in which a key of it counts.
     newest: Bucket,
     bytes: u64,
@@ -216,6 +220,17 @@ impl Run {
     }
 }
 
+/// How a run is laid out. Its index has two levels of blocks, of which the upper one is a
+/// single block and stays in memory.
+///
+/// grenad 0.5 counts one level more: it never ends a block on the second one before the
+/// file ends, so that with one level the whole index is a block, and in memory.
+fn format() -> WriterBuilder {
+    let mut format = WriterBuilder::new();
+    format.index_levels(2).block_size(BLOCK_BYTES);
+    format
+}
+
 /// A run that is being written.
 struct NewRun {
     writer: Writer<BufWriter<File>>,
@@ -226,9 +241,7 @@ struct NewRun {
 impl NewRun {
     fn begin(store: &Inner) -> io::Result<Self> {
         let file = BufWriter::with_capacity(WRITE_BYTES, tempfile::tempfile_in(&store.folder)?);
-        // Of an index in two levels only the upper one stays in memory.
-        let writer = WriterBuilder::new().index_levels(1).block_size(BLOCK_BYTES).build(file);
-        Ok(Self { writer, expired: store.expired, newest: store.expired })
+        Ok(Self { writer: format().build(file), expired: store.expired, newest: store.expired })
     }
 
     /// Adds the next key in order, unless nobody asks about it any more.
@@ -247,7 +260,8 @@ impl NewRun {
         let file =
             self.writer.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         let bytes = file.metadata()?.len();
-        let reader = Reader::new(Positioned { file, position: 0, bytes }).map_err(failure)?;
+        let file = Positioned { file, position: 0, bytes };
+        let reader = Reader::new(BufReader::with_capacity(READ_BYTES, file)).map_err(failure)?;
         let cursor = reader.into_cursor().map_err(failure)?;
         Ok(Run { cursor, newest: self.newest, bytes })
     }
@@ -343,6 +357,39 @@ mod tests {
         let levels: Vec<_> = store.0.lock().levels.iter().map(Vec::len).collect();
         assert!(levels.len() > 1, "{levels:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Says how many bytes were read.
+    struct Counted<R>(R, u64);
+
+    impl<R: Read> Read for Counted<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.read(buffer)?;
+            self.1 += bytes as u64;
+            Ok(bytes)
+        }
+    }
+
+    impl<R: Seek> Seek for Counted<R> {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    /// What the first look-up reads is what stays in memory, and two blocks more.
+    #[test]
+    fn little_of_an_index_stays_in_memory() {
+        let mut writer = format().build(Vec::new());
+        for number in 0..200_000_u32 {
+            writer.insert(number.to_be_bytes().repeat(4), Value::Forgotten.encode()).unwrap();
+        }
+        let run = writer.into_inner().unwrap();
+        let bytes = run.len();
+        let reader = Reader::new(Counted(io::Cursor::new(run), 0)).unwrap();
+        let mut cursor = reader.into_cursor().unwrap();
+        assert!(cursor.move_on_key_equal_to(7_u32.to_be_bytes().repeat(4)).unwrap().is_some());
+        let read = cursor.into_inner().1 as usize;
+        assert!(read < bytes / 500 + 4 * BLOCK_BYTES, "{read} of {bytes}");
     }
 
     #[test]
