@@ -122,10 +122,10 @@ impl Log {
         &mut self,
         tx: &WriteTransaction,
         overlay: &Overlay,
-    ) -> Result<(), StoreError> {
-        let mut log = tx.open_table(LOG).map_err(opening)?;
-        log.retain(|_, _| false).map_err(opening)?;
-        log.insert(self.next, encode(overlay.iter()).as_slice()).map_err(opening)?;
+    ) -> Result<(), redb::Error> {
+        let mut log = tx.open_table(LOG)?;
+        log.retain(|_, _| false)?;
+        log.insert(self.next, encode(overlay.iter()).as_slice())?;
         self.next += 1;
         self.sweep_began = self.next;
         self.weight_before = overlay.bytes();

@@ -152,9 +152,11 @@ impl Store {
             return Ok(());
         }
         self.overlay.moved(&share);
-        let tx = self.file.write()?;
-        self.buckets = move_to_tables(&tx, &share, Bucket::new(i64::MIN), self.buckets.clone())?;
-        self.log.rewrite(&tx, &self.overlay)?;
+        let tx = self.file.db.begin_write().map_err(opening)?;
+        let buckets = self.buckets.clone();
+        let moved = move_to_tables(&tx, &share, Bucket::new(i64::MIN), buckets);
+        self.buckets = moved.map_err(opening)?;
+        self.log.rewrite(&tx, &self.overlay).map_err(opening)?;
         tx.commit().map_err(opening)
     }
 
@@ -305,7 +307,7 @@ impl Store {
             tx.delete_table(table(&name_of(*bucket))).map_err(working)?;
         }
         let live = self.buckets.range(low..).copied().collect();
-        let buckets = move_to_tables(&tx, share, low, live)?;
+        let buckets = move_to_tables(&tx, share, low, live).map_err(working)?;
         self.log.write(&tx, commit)?;
         tx.commit().map_err(working)?;
         Ok(buckets)
@@ -392,17 +394,17 @@ fn move_to_tables(
     share: &Share,
     low: Bucket,
     mut buckets: BTreeSet<Bucket>,
-) -> Result<BTreeSet<Bucket>, StoreError> {
+) -> Result<BTreeSet<Bucket>, redb::Error> {
     let mut tables: BTreeMap<Bucket, Table<'_, &[u8], u64>> = BTreeMap::new();
     for (key, entry) in &share.entries {
         if entry.purges {
             for bucket in &buckets {
-                opened(tx, &mut tables, *bucket)?.remove(key.as_slice()).map_err(working)?;
+                opened(tx, &mut tables, *bucket)?.remove(key.as_slice())?;
             }
         }
         if let Some(record) = entry.record.filter(|record| record.bucket >= low) {
             let table = opened(tx, &mut tables, record.bucket)?;
-            table.insert(key.as_slice(), record.token.number()).map_err(working)?;
+            table.insert(key.as_slice(), record.token.number())?;
             buckets.insert(record.bucket);
         }
     }
@@ -414,11 +416,11 @@ fn opened<'tables, 'tx>(
     tx: &'tx WriteTransaction,
     tables: &'tables mut BTreeMap<Bucket, Table<'tx, &'static [u8], u64>>,
     bucket: Bucket,
-) -> Result<&'tables mut Table<'tx, &'static [u8], u64>, StoreError> {
+) -> Result<&'tables mut Table<'tx, &'static [u8], u64>, redb::Error> {
     use std::collections::btree_map::Entry::{Occupied, Vacant};
     match tables.entry(bucket) {
         Occupied(entry) => Ok(entry.into_mut()),
-        Vacant(entry) => Ok(entry.insert(tx.open_table(table(&name_of(bucket))).map_err(working)?)),
+        Vacant(entry) => Ok(entry.insert(tx.open_table(table(&name_of(bucket)))?)),
     }
 }
 
