@@ -89,8 +89,12 @@ impl Report {
         println!("{}", Measure { what: what.into(), figure, bar: bar.into(), status });
     }
 
-    /// The closing line, and exit status 1 if a measure is missed.
+    /// The closing line, and exit status 1 if a measure is missed, 2 if none was taken.
     pub(crate) fn finish(self) -> ExitCode {
+        if let (true, Some(only)) = (self.statuses.is_empty(), &self.only) {
+            eprintln!("prove: no measure of this topic has '{only}' in its name");
+            return ExitCode::from(2);
+        }
         let count = |status| self.statuses.iter().filter(|each| **each == status).count();
         let missed = count(Status::Missed);
         println!("{} ok, {} short, {missed} missed", count(Status::Ok), count(Status::Short));
