@@ -139,7 +139,7 @@ impl File {
     }
 
     /// True iff so many bytes fit under the limit.
-    pub(super) fn has_room(&mut self, more: u64) -> Result<bool, StoreError> {
+    pub(super) fn has_room(&mut self, more: u64) -> Result<bool, redb::Error> {
         let db = &self.db;
         self.quota.allows(more, || used_bytes(db))
     }
@@ -159,10 +159,10 @@ pub(super) const fn lasting_bytes(keys: usize, bytes: usize) -> u64 {
 }
 
 /// What the file's pages take; reads all inner pages of all tables.
-fn used_bytes(db: &Database) -> Result<u64, StoreError> {
-    let tx = db.begin_write().map_err(working)?;
-    let stats = tx.stats().map_err(working)?;
-    tx.abort().map_err(working)?;
+fn used_bytes(db: &Database) -> Result<u64, redb::Error> {
+    let tx = db.begin_write()?;
+    let stats = tx.stats()?;
+    tx.abort()?;
     Ok(stats.allocated_pages() * stats.page_size() as u64)
 }
 

@@ -1,21 +1,15 @@
 //! The log of what the overlay holds: one value for each commit, in their order.
 //!
 //! It owns how commits are written as bytes, how they are numbered, and which of
-//! them a sweep has made obsolete. What has expired is noted beside it, as of a
-//! number: read again, the log gives the overlay as it was.
+//! them a sweep has made obsolete. Read again from its beginning to its end, it gives
+//! the overlay as it was.
 
 use super::failure::{corrupt, opening, working};
-use super::file::META;
 use super::overlay::{Changes, Entry, Overlay, weight_of};
 use crate::confirm::{Bucket, Record, StoreError, Token};
-use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
-use std::ops::RangeBounds;
+use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-
-/// In [`META`], of the last expiry: the bucket, and the number of the next commit.
-const EXPIRED_BEFORE: &str = "expired before";
-const EXPIRED_AT: &str = "expired at";
 
 /// A log that weighs so many times what the overlay does is long. While keys only come,
 /// it weighs twice as much at most.
@@ -36,13 +30,26 @@ pub(super) struct Log {
     weight_since: usize,
 }
 
-/// What one commit writes of the overlay.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Commit<'changes> {
-    pub(super) changes: &'changes Changes,
-    pub(super) ends_sweep: bool,
-    /// Drops what lies in buckets before this one, of these changes and all before.
+/// What one commit does to the overlay: first the changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Commit {
+    pub(super) changes: Changes,
+    /// Drops records in buckets before this one.
     pub(super) expires: Option<Bucket>,
+}
+
+impl Commit {
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.expires.is_none()
+    }
+
+    /// Does it to the overlay.
+    pub(super) fn apply(self, overlay: &mut Overlay) {
+        overlay.extend(self.changes);
+        if let Some(before) = self.expires {
+            overlay.expire(before);
+        }
+    }
 }
 
 impl Log {
@@ -52,72 +59,62 @@ impl Log {
     }
 
     /// Reads the log into an empty overlay.
-    ///
-    /// An expiry drops what was logged before it and no more: the clock of the next
-    /// owner may be far behind, and keys that it records in buckets which have expired
-    /// once are to last like any others.
     pub(super) fn read(tx: &ReadTransaction, overlay: &mut Overlay) -> Result<Self, StoreError> {
-        let expiry = Expiry::read(tx)?;
-        let mut log = Self { next: expiry.at, ..Self::default() };
-        log.replay(tx, ..expiry.at, overlay)?;
-        overlay.expire(expiry.before);
-        log.replay(tx, expiry.at.., overlay)?;
+        let mut log = Self::default();
+        let table = tx.open_table(LOG).map_err(opening)?;
+        for logged in table.iter().map_err(opening)? {
+            let (number, bytes) = logged.map_err(opening)?;
+            let damaged = || corrupt(format!("entry {} of the log", number.value()));
+            let commit = decode(bytes.value()).ok_or_else(damaged)?;
+            log.next = number.value().checked_add(1).ok_or_else(damaged)?;
+            log.weight_before += weight_of(&commit.changes);
+            commit.apply(overlay);
+        }
         log.sweep_began = log.next;
         Ok(log)
     }
 
-    fn replay(
-        &mut self,
-        tx: &ReadTransaction,
-        numbers: impl RangeBounds<u64>,
-        overlay: &mut Overlay,
-    ) -> Result<(), StoreError> {
-        let table = tx.open_table(LOG).map_err(opening)?;
-        for logged in table.range(numbers).map_err(opening)? {
-            let (number, bytes) = logged.map_err(opening)?;
-            let damaged = || corrupt(format!("entry {} of the log", number.value()));
-            let changes = decode(bytes.value()).ok_or_else(damaged)?;
-            self.next = self.next.max(number.value().checked_add(1).ok_or_else(damaged)?);
-            self.weight_before += weight_of(&changes);
-            overlay.extend(changes);
-        }
-        Ok(())
-    }
-
+    #[cfg(test)]
     pub(super) const fn weight(&self) -> usize {
         self.weight_before + self.weight_since
     }
 
-    /// True iff the log is to be shortened though the overlay has room: keys that are
-    /// refreshed, or expire before they are moved, would make it grow, and whoever opens
-    /// the file reads them all.
+    /// True iff the log is to be written anew: keys that are refreshed, or expire before
+    /// they are moved, make it grow though the overlay has room, and so do owners who do
+    /// not stay until a sweep has come round; and whoever opens the file reads all of it.
     pub(super) fn is_long(&self, overlay: &Overlay) -> bool {
         let overlay = overlay.bytes().max(overlay.cap_bytes() / EMPTY);
-        self.weight() > LONG_LOG * overlay
+        self.weight_before + self.weight_since > LONG_LOG * overlay
     }
 
+    /// Appends a commit; drops what a sweep that ends has made obsolete.
     pub(super) fn write(
         &self,
         tx: &WriteTransaction,
-        commit: Commit<'_>,
+        commit: &Commit,
+        ends_sweep: bool,
     ) -> Result<(), StoreError> {
         let mut log = tx.open_table(LOG).map_err(working)?;
-        if commit.ends_sweep {
+        if ends_sweep {
             log.retain_in(..self.sweep_began, |_, _| false).map_err(working)?;
         }
-        if !commit.changes.is_empty() {
-            log.insert(self.next, encode_changes(commit.changes).as_slice()).map_err(working)?;
-        }
-        match commit.expires {
-            Some(before) => Expiry { before, at: self.next + 1 }.write(tx),
-            None => Ok(()),
-        }
+        log.insert(self.next, encode(commit).as_slice()).map_err(working)?;
+        Ok(())
     }
 
-    /// Writes the log anew: as one commit of all that it gives.
-    ///
-    /// Sweeps shorten the log, but an owner who does not stay until one has come round
-    /// leaves it longer than he found it.
+    /// What was given to [`write`](Self::write) is in the file. A sweep that ends makes
+    /// another begin, before what is logged with it.
+    pub(super) fn written(&mut self, weight: usize, ends_sweep: bool) {
+        if ends_sweep {
+            self.sweep_began = self.next;
+            self.weight_before = self.weight_since;
+            self.weight_since = 0;
+        }
+        self.weight_since += weight;
+        self.next += 1;
+    }
+
+    /// Puts one commit of all that the overlay holds in the place of the whole log.
     pub(super) fn rewrite(
         &mut self,
         tx: &WriteTransaction,
@@ -125,101 +122,77 @@ impl Log {
     ) -> Result<(), redb::Error> {
         let mut log = tx.open_table(LOG)?;
         log.retain(|_, _| false)?;
-        log.insert(self.next, encode(overlay.iter()).as_slice())?;
-        self.next += 1;
+        let mut bytes = Vec::new();
+        overlay.iter().for_each(|(key, entry)| encode_entry(&mut bytes, key, entry));
+        log.insert(self.next, bytes.as_slice())?;
+        self.written(0, true);
         self.sweep_began = self.next;
         self.weight_before = overlay.bytes();
-        Ok(())
-    }
-
-    /// What was given to [`write`](Self::write) is in the file. A sweep that ends makes
-    /// another begin, before what is logged with it.
-    pub(super) fn written(&mut self, commit: Commit<'_>) {
-        if commit.ends_sweep {
-            self.sweep_began = self.next;
-            self.weight_before = self.weight_since;
-            self.weight_since = 0;
-        }
-        self.weight_since += weight_of(commit.changes);
-        self.next += 1;
-    }
-}
-
-/// The last expiry.
-struct Expiry {
-    before: Bucket,
-    /// Of the first commit after it.
-    at: u64,
-}
-
-impl Expiry {
-    /// In a file in which nothing has expired yet.
-    const NONE: Self = Self { before: Bucket::new(i64::MIN), at: 0 };
-
-    fn read(tx: &ReadTransaction) -> Result<Self, StoreError> {
-        let meta = tx.open_table(META).map_err(opening)?;
-        let read = |name| meta.get(name).map(|noted| noted.map(|noted| noted.value()));
-        let before = read(EXPIRED_BEFORE).map_err(opening)?;
-        let at = read(EXPIRED_AT).map_err(opening)?;
-        Ok(before.zip(at).map_or(Self::NONE, |(before, at)| Self {
-            before: Bucket::new(before.cast_signed()),
-            at,
-        }))
-    }
-
-    fn write(&self, tx: &WriteTransaction) -> Result<(), StoreError> {
-        let mut meta = tx.open_table(META).map_err(working)?;
-        meta.insert(EXPIRED_BEFORE, self.before.number().cast_unsigned()).map_err(working)?;
-        meta.insert(EXPIRED_AT, self.at).map_err(working)?;
         Ok(())
     }
 }
 
 const HAS_RECORD: u8 = 1;
 const PURGES: u8 = 2;
+/// Of what is no entry, but an expiry.
+const EXPIRES: u8 = 4;
 
-/// Entries as a value of the log: for each key flags, bucket, token, length and
-/// bytes.
-fn encode<'key>(entries: impl Iterator<Item = (&'key [u8], Entry)>) -> Vec<u8> {
+/// A commit as a value of the log: entries, then the bucket of an expiry.
+fn encode(commit: &Commit) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (key, entry) in entries {
-        let record = entry.record.map_or(0, |_| HAS_RECORD);
-        bytes.push(record | if entry.purges { PURGES } else { 0 });
-        if let Some(record) = entry.record {
-            bytes.extend(record.bucket.number().to_le_bytes());
-            bytes.extend(record.token.number().to_le_bytes());
-        }
-        bytes.extend((key.len() as u32).to_le_bytes());
-        bytes.extend(key);
+    commit.changes.iter().for_each(|(key, entry)| encode_entry(&mut bytes, key, *entry));
+    if let Some(before) = commit.expires {
+        bytes.push(EXPIRES);
+        bytes.extend(before.number().to_le_bytes());
     }
     bytes
 }
 
-fn encode_changes(changes: &Changes) -> Vec<u8> {
-    encode(changes.iter().map(|(key, entry)| (key.as_slice(), *entry)))
+/// Flags, bucket, token, length and bytes of a key.
+fn encode_entry(bytes: &mut Vec<u8>, key: &[u8], entry: Entry) {
+    let record = entry.record.map_or(0, |_| HAS_RECORD);
+    bytes.push(record | if entry.purges { PURGES } else { 0 });
+    if let Some(record) = entry.record {
+        bytes.extend(record.bucket.number().to_le_bytes());
+        bytes.extend(record.token.number().to_le_bytes());
+    }
+    bytes.extend((key.len() as u32).to_le_bytes());
+    bytes.extend(key);
 }
 
 /// Reads what [`encode`] wrote; `None` if that is not what it is.
-fn decode(mut bytes: &[u8]) -> Option<Changes> {
-    let mut changes = Changes::new();
+fn decode(mut bytes: &[u8]) -> Option<Commit> {
+    let mut commit = Commit::default();
     while !bytes.is_empty() {
         let [flags] = take(&mut bytes)?;
-        if flags & !(HAS_RECORD | PURGES) != 0 {
-            return None;
+        if flags == EXPIRES {
+            commit.expires = Some(take_bucket(&mut bytes)?);
+            return bytes.is_empty().then_some(commit);
         }
-        let record = if flags & HAS_RECORD == 0 {
-            None
-        } else {
-            let bucket = Bucket::new(i64::from_le_bytes(take(&mut bytes)?));
-            let token = Token::new(u64::from_le_bytes(take(&mut bytes)?));
-            Some(Record { bucket, token })
-        };
-        let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
-        let (key, rest) = bytes.split_at_checked(length)?;
-        bytes = rest;
-        changes.insert(key.to_vec(), Entry { record, purges: flags & PURGES != 0 });
+        let (key, entry) = decode_entry(flags, &mut bytes)?;
+        commit.changes.insert(key, entry);
     }
-    Some(changes)
+    Some(commit)
+}
+
+fn decode_entry(flags: u8, bytes: &mut &[u8]) -> Option<(Vec<u8>, Entry)> {
+    if flags & !(HAS_RECORD | PURGES) != 0 {
+        return None;
+    }
+    let record = if flags & HAS_RECORD == 0 {
+        None
+    } else {
+        let bucket = take_bucket(bytes)?;
+        Some(Record { bucket, token: Token::new(u64::from_le_bytes(take(bytes)?)) })
+    };
+    let length = u32::from_le_bytes(take(bytes)?) as usize;
+    let (key, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((key.to_vec(), Entry { record, purges: flags & PURGES != 0 }))
+}
+
+fn take_bucket(bytes: &mut &[u8]) -> Option<Bucket> {
+    Some(Bucket::new(i64::from_le_bytes(take(bytes)?)))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -244,12 +217,14 @@ mod tests {
                 prop::collection::vec(any::<u8>(), 0..40),
                 (any::<Option<(i64, u64)>>(), any::<bool>()),
                 0..20,
-            )
+            ),
+            expires: Option<i64>,
         ) {
             let changes: Changes = changes.into_iter().map(|(key, (held, purges))| {
                 (key, Entry { record: held.map(|(bucket, token)| record(bucket, token)), purges })
             }).collect();
-            prop_assert_eq!(decode(&encode_changes(&changes)), Some(changes));
+            let commit = Commit { changes, expires: expires.map(Bucket::new) };
+            prop_assert_eq!(decode(&encode(&commit)), Some(commit));
         }
 
         #[test]

@@ -87,14 +87,24 @@ impl EmbeddedBuilder {
         self
     }
 
+    /// Where the file is small, so is the overlay: its log takes up to eight times as much
+    /// (four times its weight, and redb rounds values up to a power of two), and the rest
+    /// is for keys.
+    fn overlay_bytes(&self) -> usize {
+        let of_limit = self.file.disk_limit_bytes.map_or(u64::MAX, |limit| limit / 16);
+        self.overlay_bytes.min(usize::try_from(of_limit).unwrap_or(usize::MAX))
+    }
+
     /// Opens the file, or creates it, and becomes its owner.
     ///
-    /// If the last owner did not close it, all of it is read and checked first.
+    /// All of it is read and checked first.
     ///
     /// # Errors
     ///
     /// [`Unavailable`](super::StoreErrorKind::Unavailable) while another confirmer has it
-    /// open, here or in another process, and where the system fails to read it;
+    /// open, here or in another process, and where the system fails to read or write it;
+    /// [`Full`](super::StoreErrorKind::Full) if the medium has no room for what opening
+    /// writes, some 16 MiB at most;
     /// [`Corrupt`](super::StoreErrorKind::Corrupt) if it is damaged, or no store;
     /// [`Refused`](super::StoreErrorKind::Refused) if the path or a setting cannot be used.
     pub fn open(self) -> Result<EmbeddedConfirmer, StoreError> {
@@ -148,8 +158,8 @@ impl EmbeddedConfirmer {
         storage: impl redb::StorageBackend,
         builder: &EmbeddedBuilder,
     ) -> Result<Self, StoreError> {
-        let EmbeddedBuilder { file, overlay_bytes } = builder;
-        let open = |medium| Store::open(medium, file, *overlay_bytes);
+        let file = &builder.file;
+        let open = |medium| Store::open(medium, file, builder.overlay_bytes());
         let commits = Commits::open(storage, file.durability, open)?;
         let epoch = commits.with(|store| Ok(store.file.epoch()))?;
         Ok(Self { commits, epoch })
@@ -192,7 +202,8 @@ impl Confirmer for EmbeddedConfirmer {
     }
 
     fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
-        self.apply(Request::forget(keys))
+        // A key too long was never recorded, and is not to be kept as one that was forgotten.
+        self.apply(Request::forget(keys.iter().copied().filter(|key| key.len() <= MAX_KEY_BYTES)))
     }
 
     /// Drops the tables of those buckets whole.

@@ -67,6 +67,11 @@ impl Overlay {
         self.cap_bytes
     }
 
+    #[cfg(test)]
+    pub(super) const fn set_cap_bytes(&mut self, bytes: usize) {
+        self.cap_bytes = bytes;
+    }
+
     /// As [`weight`] counts.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
@@ -80,9 +85,9 @@ impl Overlay {
         self.entries.iter().map(|(key, entry)| (key.as_slice(), *entry))
     }
 
-    /// What to move so that `more` bytes fit, and `least` bytes in any case.
-    pub(super) fn share(&self, more: usize, least: usize) -> Share {
-        let mut excess = (self.bytes + more).saturating_sub(self.cap_bytes).max(least);
+    /// What to move so that `more` bytes fit.
+    pub(super) fn share(&self, more: usize) -> Share {
+        let mut excess = (self.bytes + more).saturating_sub(self.cap_bytes);
         let mut share = Share::default();
         for (key, entry, is_ahead) in self.in_order_of_the_sweep() {
             if excess == 0 {
@@ -117,6 +122,11 @@ impl Overlay {
         if let Some((last, _)) = share.entries.last() {
             self.swept = Some(last.clone());
         }
+    }
+
+    /// Begins a sweep anew: all that is held is ahead of it.
+    pub(super) fn begin_sweep(&mut self) {
+        self.swept = None;
     }
 
     /// Takes in what was logged.
@@ -183,11 +193,11 @@ mod tests {
         let full = u32::try_from(CAP_BYTES / each).unwrap();
         let entry = Entry::default().with(record(1, 1));
         overlay.extend((0..full).map(|number| (key(number), entry)).collect());
-        assert!(overlay.share(0, 0).entries.is_empty());
+        assert!(overlay.share(0).entries.is_empty());
         let mut moved = 0;
         // Put again behind the sweep, to be moved by the next one.
         loop {
-            let share = overlay.share(100 * each, 0);
+            let share = overlay.share(100 * each);
             let first = share.entries[0].0.clone();
             let ends = share.ends_sweep;
             if !ends {
@@ -207,12 +217,12 @@ mod tests {
 
     #[test]
     fn a_share_of_all_ends_the_sweep() {
-        let mut overlay = Overlay::new(CAP_BYTES);
+        let mut overlay = Overlay::new(2 * weight(b"a"));
         let entry = Entry::default().with(record(1, 1));
         overlay.extend([(b"a".to_vec(), entry), (b"b".to_vec(), entry)].into());
-        let share = overlay.share(0, 1);
+        let share = overlay.share(1);
         assert_eq!((share.entries.len(), share.ends_sweep), (1, false));
-        assert!(overlay.share(0, 1_000).ends_sweep);
+        assert!(overlay.share(1_000).ends_sweep);
     }
 
     #[test]

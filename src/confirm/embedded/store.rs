@@ -64,8 +64,8 @@ impl Request {
         Self::Look(keys.iter().map(|key| key.to_vec()).collect())
     }
 
-    pub(super) fn forget(keys: &[&[u8]]) -> Self {
-        Self::Forget(keys.iter().map(|key| key.to_vec()).collect())
+    pub(super) fn forget<'key>(keys: impl Iterator<Item = &'key [u8]>) -> Self {
+        Self::Forget(keys.map(<[u8]>::to_vec).collect())
     }
 
     /// How many keys it may record, and their bytes.
@@ -126,6 +126,11 @@ impl Store {
     }
 
     #[cfg(test)]
+    pub(super) const fn set_overlay_bytes(&mut self, bytes: usize) {
+        self.overlay.set_cap_bytes(bytes);
+    }
+
+    #[cfg(test)]
     pub(super) fn buckets(&self) -> BTreeSet<Bucket> {
         self.buckets.clone()
     }
@@ -138,26 +143,31 @@ impl Store {
         }
         self.log = Log::read(&tx, &mut self.overlay)?;
         tx.close().map_err(opening)?;
-        self.shorten_log()
+        let share = self.overlay.share(0);
+        if (!share.entries.is_empty() || self.log.is_long(&self.overlay))
+            && self.has_room_anew(&share).map_err(opening)?
+        {
+            let tx = self.file.db.begin_write().map_err(opening)?;
+            self.write_anew(tx, &share).map_err(opening)?;
+        }
+        Ok(())
     }
 
-    /// Writes a log anew that is long, or brought more than the overlay is for: owners who do
-    /// not stay until a sweep has come round leave it longer than they found it.
-    fn shorten_log(&mut self) -> Result<(), StoreError> {
-        let share = self.overlay.share(0, 0);
-        let keys = share.entries.len();
-        let is_due = keys > 0 || self.log.is_long(&self.overlay);
-        let needed_bytes = written_bytes(keys, self.overlay.bytes());
-        if !is_due || !self.file.has_room(needed_bytes)? {
-            return Ok(());
-        }
-        self.overlay.moved(&share);
-        let tx = self.file.db.begin_write().map_err(opening)?;
+    /// True iff a log written anew fits under the limit beside the old one.
+    fn has_room_anew(&mut self, share: &Share) -> Result<bool, redb::Error> {
+        self.file.has_room(written_bytes(share.entries.len(), self.overlay.bytes()))
+    }
+
+    /// Writes the log anew, and moves a share of the overlay to the tables. A sweep under way
+    /// begins anew, too: it passed by keys that are in the new log.
+    fn write_anew(&mut self, tx: WriteTransaction, share: &Share) -> Result<(), redb::Error> {
+        self.overlay.moved(share);
         let buckets = self.buckets.clone();
-        let moved = move_to_tables(&tx, &share, Bucket::new(i64::MIN), buckets);
-        self.buckets = moved.map_err(opening)?;
-        self.log.rewrite(&tx, &self.overlay).map_err(opening)?;
-        tx.commit().map_err(opening)
+        self.buckets = move_to_tables(&tx, share, Bucket::new(i64::MIN), buckets)?;
+        self.log.rewrite(&tx, &self.overlay)?;
+        self.overlay.begin_sweep();
+        self.file.quota.release(u64::MAX);
+        Ok(tx.commit()?)
     }
 
     /// Notes how wide buckets are, unless there are keys in others.
@@ -263,28 +273,29 @@ impl Store {
     fn has_room(&mut self, requests: &[Request]) -> Result<bool, StoreError> {
         let sizes = requests.iter().map(Request::size);
         let (keys, bytes) = sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        self.file.has_room(written_bytes(keys, bytes))
+        self.file.has_room(written_bytes(keys, bytes)).map_err(working)
     }
 
     /// Writes changes, and drops what lies in buckets before `before`.
     fn commit(&mut self, changes: Changes, before: Option<Bucket>) -> Result<(), StoreError> {
         let expires = before.filter(|before| self.has_before(*before));
-        if changes.is_empty() && expires.is_none() {
+        let commit = Commit { changes, expires };
+        if commit.is_empty() {
             return Ok(());
         }
-        let share = self.share(&changes);
-        let commit = Commit { changes: &changes, ends_sweep: share.ends_sweep, expires };
-        self.buckets = self.write(commit, &share)?;
+        let weight = weight_of(&commit.changes);
+        let share = self.overlay.share(weight);
+        self.buckets = self.write(&commit, &share)?;
 
-        self.log.written(commit);
-        self.file.quota.take(lasting_bytes(changes.len(), changes.keys().map(Vec::len).sum()));
-        self.overlay.moved(&share);
-        self.overlay.extend(changes);
-        if let Some(before) = expires {
-            self.overlay.expire(before);
+        let bytes = commit.changes.keys().map(Vec::len).sum();
+        self.file.quota.take(lasting_bytes(commit.changes.len(), bytes));
+        if expires.is_some() {
             self.file.quota.release(u64::MAX);
         }
-        Ok(())
+        self.log.written(weight, share.ends_sweep);
+        self.overlay.moved(&share);
+        commit.apply(&mut self.overlay);
+        self.shorten_log()
     }
 
     /// True iff something lies in buckets before this one.
@@ -292,15 +303,8 @@ impl Store {
         self.buckets.range(..before).next().is_some() || self.overlay.has_before(before)
     }
 
-    /// What to move to the tables when these changes are written.
-    fn share(&self, changes: &Changes) -> Share {
-        let added = weight_of(changes);
-        let least = if self.log.is_long(&self.overlay) { 4 * added } else { 0 };
-        self.overlay.share(added, least)
-    }
-
     /// Writes in one transaction, and returns the buckets that have tables then.
-    fn write(&self, commit: Commit<'_>, share: &Share) -> Result<BTreeSet<Bucket>, StoreError> {
+    fn write(&self, commit: &Commit, share: &Share) -> Result<BTreeSet<Bucket>, StoreError> {
         let low = commit.expires.unwrap_or(Bucket::new(i64::MIN));
         let tx = self.file.write()?;
         for bucket in self.buckets.range(..low) {
@@ -308,9 +312,19 @@ impl Store {
         }
         let live = self.buckets.range(low..).copied().collect();
         let buckets = move_to_tables(&tx, share, low, live).map_err(working)?;
-        self.log.write(&tx, commit)?;
+        self.log.write(&tx, commit, share.ends_sweep)?;
         tx.commit().map_err(working)?;
         Ok(buckets)
+    }
+
+    /// Writes a long log anew: after what was logged, so each time for at least twice as much.
+    fn shorten_log(&mut self) -> Result<(), StoreError> {
+        let nothing = Share::default();
+        if self.log.is_long(&self.overlay) && self.has_room_anew(&nothing).map_err(working)? {
+            let tx = self.file.write()?;
+            self.write_anew(tx, &nothing).map_err(working)?;
+        }
+        Ok(())
     }
 
     /// Visits every key that is recorded; a key in several tables several times.

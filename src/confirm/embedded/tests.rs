@@ -390,7 +390,8 @@ fn a_commit_that_expires_moves_only_what_lives() {
 }
 
 /// The clock of a later owner is far behind: what it records lasts, however old the
-/// bucket that expired before.
+/// bucket that expired before; and what expired before does not come back when it expires
+/// something, too.
 #[test]
 fn what_is_recorded_after_an_expiry_lasts() {
     for overlay_bytes in [0, 20_000] {
@@ -404,12 +405,14 @@ fn what_is_recorded_after_an_expiry_lasts() {
         store.expire(Bucket::new(50)).unwrap();
         drop(store);
         let store = open();
-        store.record(&[sighting(b"after", 3, 2)]).unwrap();
+        store.record(&[sighting(b"after", 3, 2), sighting(b"later", 5, 3)]).unwrap();
         drop(store);
-        let store = open();
-        let looked = store.look(&[b"before", b"after"]).unwrap();
-        let after = Record { bucket: Bucket::new(3), token: Token::new(2) };
-        assert_eq!(looked, [None, Some(after)], "{overlay_bytes}");
+        let looked = || open().look(&[b"before", b"after", b"later"]).unwrap();
+        let held =
+            |bucket, token| Some(Record { bucket: Bucket::new(bucket), token: Token::new(token) });
+        assert_eq!(looked(), [None, held(3, 2), held(5, 3)], "{overlay_bytes}");
+        open().expire(Bucket::new(4)).unwrap();
+        assert_eq!(looked(), [None, None, held(5, 3)], "{overlay_bytes}");
     }
 }
 
@@ -447,6 +450,44 @@ fn at_the_limit_new_keys_are_refused_until_a_bucket_expires() {
     let again = fill(&store, 20);
     assert!(again * 10 > batches * 9, "{batches} batches fit at first, then {again}");
     assert_on_disk(&path, limit);
+}
+
+/// A small file that refreshed keys have filled, most of it with their log, has room again
+/// when they have expired.
+#[test]
+fn a_full_log_is_let_go_with_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    for overlay_bytes in [1 << 20, 8 << 20] {
+        let store = builder(&path, 0).disk_limit(16 << 20).open().unwrap();
+        store.commits.serving.lock().store.set_overlay_bytes(overlay_bytes);
+        let rule = Rule::of(&Window::sliding(Duration::from_secs(80)));
+        let keys: Vec<_> = (0..5_000).map(|number| long_key(number).repeat(2)).collect();
+        let refresh = |bucket: i64| {
+            keys.chunks(100).try_for_each(|keys| {
+                let token = bucket as u64;
+                let seen = keys.iter().map(|key| sighting(key, bucket, token));
+                store.confirm(&seen.collect::<Vec<_>>(), rule).map(drop)
+            })
+        };
+        let error = (0..20).find_map(|bucket| refresh(bucket).err()).unwrap();
+        assert_eq!(error.kind(), StoreErrorKind::Full);
+        store.expire(Bucket::new(100)).unwrap();
+        let some: Vec<_> = keys[..1_000].iter().map(|key| sighting(key, 200, 1)).collect();
+        for sightings in some.chunks(100) {
+            store.confirm(sightings, rule).unwrap();
+        }
+        store.expire(Bucket::new(300)).unwrap();
+    }
+}
+
+#[test]
+fn a_key_too_long_is_forgotten_without_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = builder(&folder.path().join("keys"), 20_000).open().unwrap();
+    let long = vec![b'k'; crate::confirm::MAX_KEY_BYTES + 1];
+    store.forget(&[&long]).unwrap();
+    assert_eq!(store.commits.serving.lock().store.overlay_bytes(), 0);
 }
 
 /// The blocks that a file really takes are within a limit.

@@ -206,7 +206,8 @@ impl Store {
     fn has_room(&mut self, more: u64, changes: &Changes<'_>) -> Result<bool, StoreError> {
         // Two pages for each entry may be written beside those that they replace.
         let pages = 2 * (changes.entries.len() as u64 + 1);
-        self.file.has_room(changes.added_bytes + more + pages * PAGE_BYTES)
+        let more = changes.added_bytes + more + pages * PAGE_BYTES;
+        self.file.has_room(more).map_err(working)
     }
 
     /// How many expired entries to drop, and whether to commit for their sake alone.
