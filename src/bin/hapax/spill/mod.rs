@@ -4,6 +4,7 @@
 //! ends. What is in them is `runs`'s; which keys are asked for there is the
 //! library's.
 
+mod name;
 mod runs;
 mod tail;
 mod value;

@@ -7,6 +7,7 @@
 //! times at most. What was recorded later is found first: in the tail, then
 //! from the first level to the last, in each from the latest run back.
 
+use super::name::Name;
 use super::tail::Tail;
 use super::value::Value;
 use grenad::{MergeFunction, Merger, Reader, ReaderCursor, Writer, WriterBuilder};
@@ -138,11 +139,12 @@ impl OwnedStore for Runs {
 impl Inner {
     /// What was last recorded of a key.
     fn record_of(&mut self, key: &[u8]) -> io::Result<Option<Record>> {
-        if let Some(value) = self.tail.get(key) {
+        let name = Name::of(key);
+        if let Some(value) = self.tail.get(&name) {
             return Ok(value.record());
         }
         for run in self.levels.iter_mut().flat_map(|runs| runs.iter_mut().rev()) {
-            if let Some(value) = run.find(key)? {
+            if let Some(value) = run.find(&name)? {
                 return Ok(value.record());
             }
         }
@@ -152,15 +154,15 @@ impl Inner {
     fn put(&mut self, key: &[u8], value: Value) -> io::Result<()> {
         // Lengths have 32 bits, here and in the files.
         u32::try_from(key.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.tail.put(key, value);
+        self.tail.put(&Name::of(key), value);
         if self.tail.is_full() { self.write_tail() } else { Ok(()) }
     }
 
     /// Makes a run of the tail, and merges where there are enough of them.
     fn write_tail(&mut self) -> io::Result<()> {
         let mut run = NewRun::begin(self)?;
-        for (key, value) in self.tail.in_order() {
-            run.add(key, value)?;
+        for (name, kept) in self.tail.in_order() {
+            run.add(name, kept)?;
         }
         let run = run.finish()?;
         self.tail.clear();
@@ -179,7 +181,6 @@ impl Inner {
         let mut level = 0;
         while level < self.levels.len() && self.levels[level].len() >= FAN_IN {
             let merged = self.merge(level)?;
-            self.levels[level].clear();
             self.add(merged, level + 1);
             level += 1;
         }
@@ -196,9 +197,8 @@ impl Inner {
             sources.push(cursor);
         }
         let mut entries = sources.build().into_stream_merger_iter().map_err(failure)?;
-        while let Some((key, value)) = entries.next().map_err(failure)? {
-            let value = Value::decode(value).ok_or(io::ErrorKind::InvalidData)?;
-            merged.add(key, value)?;
+        while let Some((name, kept)) = entries.next().map_err(failure)? {
+            merged.add(name, kept)?;
         }
         merged.finish()
     }
@@ -213,10 +213,11 @@ struct Run {
 }
 
 impl Run {
-    fn find(&mut self, key: &[u8]) -> io::Result<Option<Value>> {
-        let found = self.cursor.move_on_key_equal_to(key).map_err(failure)?;
-        let value = found.map(|(_, value)| Value::decode(value).ok_or(io::ErrorKind::InvalidData));
-        Ok(value.transpose()?)
+    fn find(&mut self, name: &Name<'_>) -> io::Result<Option<Value>> {
+        let found = self.cursor.move_on_key_equal_to(name.as_bytes()).map_err(failure)?;
+        let Some((_, kept)) = found else { return Ok(None) };
+        let (value, rest) = Value::decode(kept).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((rest == name.rest()).then_some(value))
     }
 }
 
@@ -244,8 +245,9 @@ impl NewRun {
         Ok(Self { writer: format().build(file), expired: store.expired, newest: store.expired })
     }
 
-    /// Adds the next key in order, unless nobody asks about it any more.
-    fn add(&mut self, key: &[u8], value: Value) -> io::Result<()> {
+    /// Adds the next name in order, unless nobody asks about its key any more.
+    fn add(&mut self, name: &[u8], kept: &[u8]) -> io::Result<()> {
+        let (value, _) = Value::decode(kept).ok_or(io::ErrorKind::InvalidData)?;
         let bucket = match value {
             Value::Record(record) if record.bucket < self.expired => return Ok(()),
             Value::Record(record) => record.bucket,
@@ -253,7 +255,7 @@ impl NewRun {
             Value::Forgotten => Bucket::new(i64::MAX),
         };
         self.newest = self.newest.max(bucket);
-        self.writer.insert(key, value.encode())
+        self.writer.insert(name, kept)
     }
 
     fn finish(self) -> io::Result<Run> {
@@ -331,7 +333,8 @@ mod tests {
         for step in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let bits = random >> 33;
-            let key = format!("key {}", bits % 701).into_bytes();
+            // Some long, some not.
+            let key = format!("key {:>1$}", bits % 701, bits as usize % 701 % 70).into_bytes();
             let bucket = Bucket::new(step / 500);
             let sighting = Sighting { key: &key, bucket, token: Token::new(step as u64) };
             match bits / 1_024 % 16 {
@@ -379,17 +382,21 @@ mod tests {
     /// What the first look-up reads is what stays in memory, and two blocks more.
     #[test]
     fn little_of_an_index_stays_in_memory() {
-        let mut writer = format().build(Vec::new());
-        for number in 0..200_000_u32 {
-            writer.insert(number.to_be_bytes().repeat(4), Value::Forgotten.encode()).unwrap();
+        for (key_bytes, keys) in [(16, 200_000), (100, 100_000), (1_000, 20_000), (5_000, 5_000)] {
+            let key = |number: u32| number.to_be_bytes().repeat(key_bytes / 4);
+            let mut tail = Tail::new(1 << 30);
+            (0..keys).for_each(|number| tail.put(&Name::of(&key(number)), Value::Forgotten));
+            let mut writer = format().build(Vec::new());
+            tail.in_order().for_each(|(name, kept)| writer.insert(name, kept).unwrap());
+            let run = writer.into_inner().unwrap();
+            let bytes = run.len();
+            let reader = Reader::new(Counted(io::Cursor::new(run), 0)).unwrap();
+            let mut cursor = reader.into_cursor().unwrap();
+            let (key, most_bytes) = (key(7), bytes / 500 + 4 * BLOCK_BYTES + key_bytes);
+            assert!(cursor.move_on_key_equal_to(Name::of(&key).as_bytes()).unwrap().is_some());
+            let read = cursor.into_inner().1 as usize;
+            assert!(read < most_bytes, "{read} of {bytes}, keys of {key_bytes}");
         }
-        let run = writer.into_inner().unwrap();
-        let bytes = run.len();
-        let reader = Reader::new(Counted(io::Cursor::new(run), 0)).unwrap();
-        let mut cursor = reader.into_cursor().unwrap();
-        assert!(cursor.move_on_key_equal_to(7_u32.to_be_bytes().repeat(4)).unwrap().is_some());
-        let read = cursor.into_inner().1 as usize;
-        assert!(read < bytes / 500 + 4 * BLOCK_BYTES, "{read} of {bytes}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What was recorded last, in memory.
 
+use super::name::Name;
 use super::value::Value;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -16,7 +17,7 @@ const MOST_BYTES: usize = 1 << 30;
 /// Keys with their values, end to end in one stretch of memory.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// For each key its length, its value and itself.
+    /// For each key the lengths of its name and of what is kept of it, and both.
     bytes: Vec<u8>,
     /// Where keys begin.
     places: HashTable<u32>,
@@ -41,38 +42,41 @@ impl Tail {
         self.bytes.len() + PLACE_BYTES * self.places.len() >= self.most_bytes
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<Value> {
-        let is_it = |place: &u32| key_at(&self.bytes, *place) == key;
-        let place = *self.places.find(self.hasher.hash_one(key), is_it)?;
-        Value::decode(&self.bytes[value_range(place)])
+    pub(super) fn get(&self, name: &Name<'_>) -> Option<Value> {
+        let is_it = |place: &u32| name_at(&self.bytes, *place) == name.as_bytes();
+        let place = *self.places.find(self.hasher.hash_one(name.as_bytes()), is_it)?;
+        let (value, rest) = Value::decode(&self.bytes[kept_range(&self.bytes, place)])?;
+        (rest == name.rest()).then_some(value)
     }
 
-    pub(super) fn put(&mut self, key: &[u8], value: Value) {
+    pub(super) fn put(&mut self, name: &Name<'_>, value: Value) {
         let Self { bytes, places, hasher, .. } = self;
-        let is_it = |place: &u32| key_at(bytes, *place) == key;
-        let hash = |place: &u32| hasher.hash_one(key_at(bytes, *place));
-        match places.entry(hasher.hash_one(key), is_it, hash) {
+        let is_it = |place: &u32| name_at(bytes, *place) == name.as_bytes();
+        let hash = |place: &u32| hasher.hash_one(name_at(bytes, *place));
+        match places.entry(hasher.hash_one(name.as_bytes()), is_it, hash) {
             Entry::Occupied(entry) => {
-                let range = value_range(*entry.get());
-                bytes[range].copy_from_slice(&value.encode());
+                let start = kept_range(bytes, *entry.get()).start;
+                bytes[start..start + Value::BYTES].copy_from_slice(&value.encode());
             }
             Entry::Vacant(entry) => {
                 entry.insert(bytes.len() as u32);
-                bytes.extend((key.len() as u32).to_le_bytes());
+                let kept_len = Value::BYTES + name.rest().len();
+                bytes.extend((name.as_bytes().len() as u32).to_le_bytes());
+                bytes.extend((kept_len as u32).to_le_bytes());
+                bytes.extend(name.as_bytes());
                 bytes.extend(value.encode());
-                bytes.extend(key);
+                bytes.extend(name.rest());
             }
         }
     }
 
-    /// All keys in order, with their values.
-    pub(super) fn in_order(&self) -> impl Iterator<Item = (&[u8], Value)> {
+    /// All names in order, with what is kept by them.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut places: Vec<u32> = self.places.iter().copied().collect();
-        places.sort_unstable_by_key(|place| key_at(&self.bytes, *place));
-        places.into_iter().filter_map(|place| {
-            let value = Value::decode(&self.bytes[value_range(place)])?;
-            Some((key_at(&self.bytes, place), value))
-        })
+        places.sort_unstable_by_key(|place| name_at(&self.bytes, *place));
+        places
+            .into_iter()
+            .map(|place| (name_at(&self.bytes, place), &self.bytes[kept_range(&self.bytes, place)]))
     }
 
     pub(super) fn clear(&mut self) {
@@ -83,15 +87,24 @@ impl Tail {
 
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-const fn value_range(place: u32) -> Range<usize> {
-    let start = place as usize + LENGTH_BYTES;
-    start..start + Value::BYTES
+fn name_range(bytes: &[u8], place: u32) -> Range<usize> {
+    let start = place as usize + 2 * LENGTH_BYTES;
+    start..start + length_at(bytes, place as usize)
 }
 
-fn key_at(bytes: &[u8], place: u32) -> &[u8] {
+fn kept_range(bytes: &[u8], place: u32) -> Range<usize> {
+    let start = name_range(bytes, place).end;
+    start..start + length_at(bytes, place as usize + LENGTH_BYTES)
+}
+
+fn length_at(bytes: &[u8], at: usize) -> usize {
     let mut length = [0; LENGTH_BYTES];
-    length.copy_from_slice(&bytes[place as usize..][..LENGTH_BYTES]);
-    &bytes[value_range(place).end..][..u32::from_le_bytes(length) as usize]
+    length.copy_from_slice(&bytes[at..][..LENGTH_BYTES]);
+    u32::from_le_bytes(length) as usize
+}
+
+fn name_at(bytes: &[u8], place: u32) -> &[u8] {
+    &bytes[name_range(bytes, place)]
 }
 
 #[cfg(test)]
@@ -99,21 +112,34 @@ mod tests {
     use super::*;
     use hapax::confirm::{Bucket, Record, Token};
 
+    fn value(bucket: i64) -> Value {
+        Value::Record(Record { bucket: Bucket::new(bucket), token: Token::new(0) })
+    }
+
     #[test]
     fn keys_come_in_order_with_what_was_put_last() {
-        let value =
-            |bucket| Value::Record(Record { bucket: Bucket::new(bucket), token: Token::new(0) });
         let mut tail = Tail::new(1_000);
-        for (key, bucket) in [("b", 1), ("", 2), ("a", 3), ("b", 4)] {
-            tail.put(key.as_bytes(), value(bucket));
+        let long = [b'z'; 100];
+        for (key, bucket) in
+            [(&b"b"[..], 1), (b"", 2), (b"a", 3), (&long, 5), (b"b", 4), (&long, 6)]
+        {
+            tail.put(&Name::of(key), value(bucket));
         }
         let in_order: Vec<_> = tail.in_order().collect();
-        assert_eq!(in_order, [(&b""[..], value(2)), (b"a", value(3)), (b"b", value(4))]);
-        assert_eq!((tail.get(b"b"), tail.get(b"c")), (Some(value(4)), None));
+        assert!(in_order.is_sorted());
+        let kept: Vec<_> = in_order.iter().map(|(_, kept)| Value::decode(kept).unwrap()).collect();
+        for expected in [(value(2), &b""[..]), (value(3), b""), (value(4), b""), (value(6), &long)]
+        {
+            assert!(kept.contains(&expected), "{expected:?} in {kept:?}");
+        }
+        assert_eq!(kept.len(), 4);
+        let get = |tail: &Tail, key: &[u8]| tail.get(&Name::of(key));
+        assert_eq!((get(&tail, b"b"), get(&tail, b"c")), (Some(value(4)), None));
+        assert_eq!(get(&tail, &long), Some(value(6)));
         assert!(!tail.is_full());
-        tail.put(&[0; 1_000], Value::Forgotten);
+        tail.put(&Name::of(&[0; 1_000]), Value::Forgotten);
         assert!(tail.is_full());
         tail.clear();
-        assert_eq!((tail.get(b"b"), tail.is_full()), (None, false));
+        assert_eq!((get(&tail, b"b"), tail.is_full()), (None, false));
     }
 }
