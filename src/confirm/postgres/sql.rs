@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-/// The table and its indexes; harmless where they are there.
+/// The table and its indexes. Where they are there, these statements change nothing, but
+/// wait for writers ([`create`]).
 ///
 /// The columns of fixed length come first, so that nothing is lost to alignment. The
 /// second index is for expiry: new records come in the order of buckets, so it grows
@@ -26,10 +27,21 @@ CREATE TABLE IF NOT EXISTS hapax_record (
 CREATE INDEX IF NOT EXISTS hapax_record_expiry ON hapax_record ((namespace || ''), bucket);
 "#;
 
-/// A schema for callers of whom several may start at once: without the lock, two
-/// who find nothing both create it, and one fails.
-pub(super) fn create(schema: &str) -> String {
-    format!("BEGIN; SELECT pg_advisory_xact_lock(6868617061780001); {schema} COMMIT")
+/// Creates a table and its index by `schema`, if one of them is missing from where that
+/// creates them; for callers of whom several may start at once.
+///
+/// It looks itself: `CREATE INDEX IF NOT EXISTS` asks for ownership and waits for whoever
+/// is writing, with all other writers behind it, before it finds that there is nothing to
+/// do. Without the advisory lock, two who find nothing both create it, and one fails.
+pub(super) fn create(table: &str, schema: &str) -> String {
+    let is_missing =
+        |name: &str| format!("to_regclass(quote_ident(current_schema()) || '.{name}') IS NULL");
+    format!(
+        "BEGIN; SELECT pg_advisory_xact_lock(6868617061780001);
+         DO $hapax$ BEGIN IF {} OR {} THEN {schema} END IF; END $hapax$; COMMIT",
+        is_missing(table),
+        is_missing(&format!("{table}_expiry")),
+    )
 }
 
 /// What a connection is told before its first statement.
