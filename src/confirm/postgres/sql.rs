@@ -61,6 +61,15 @@ pub(super) fn session(statement_timeout: Duration) -> String {
     )
 }
 
+/// Has the server look every now and then whether the client is still there: otherwise a
+/// statement waits for a lock although nobody waits for the statement.
+///
+/// Fails where the system cannot tell. Before version 14 there is no such setting, and it is
+/// left alone, for each error would be in the server's log.
+pub(super) const WATCH: &str = "
+SELECT set_config('client_connection_check_interval', '100ms', false)
+WHERE current_setting('client_connection_check_interval', true) IS NOT NULL";
+
 /// Judges and records one sighting each of different keys, and gives the record of
 /// each, by key, as it is afterwards.
 ///
