@@ -14,6 +14,8 @@ mod faults;
 mod races;
 #[path = "postgres/refusals.rs"]
 mod refusals;
+#[path = "postgres/schema.rs"]
+mod schema;
 #[path = "postgres/statements.rs"]
 mod statements;
 

@@ -20,7 +20,17 @@
 //! [`Rule::decide`] is the whole decision, so a confirmer has only to read,
 //! decide and write in one step that no other caller can come between. Over a
 //! table `(k VARBINARY PRIMARY KEY, bucket BIGINT, token BIGINT UNSIGNED)`, that is a
-//! transaction with `SELECT .. FOR UPDATE`; over a map behind a mutex:
+//! transaction, which for each sighting
+//!
+//! - reads with `SELECT .. FOR UPDATE`, and decides;
+//! - writes, where it is decided to, by `UPDATE` if there was a record, else by a plain
+//!   `INSERT`, never an upsert: a row that is absent cannot be locked, so two callers may
+//!   both find none, and an upsert would let both be `New`;
+//! - after a duplicate key, a deadlock or a serialization failure is rolled back, and
+//!   begins again with its first sighting. Batches that go through their sightings in the
+//!   order of keys, and those of one key as they came, meet fewer deadlocks.
+//!
+//! Over a map behind a mutex:
 //!
 //! ```
 //! use hapax::confirm::{Answer, Confirmer, Record, Rule, Sighting, StoreError};

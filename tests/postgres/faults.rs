@@ -145,6 +145,37 @@ fn a_call_that_is_given_up_takes_its_connection_with_it() {
     });
 }
 
+/// How many connections the pools have, as the server sees it.
+const OPEN: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hapax'";
+
+#[test]
+fn calls_that_are_given_up_are_soon_over_on_the_server_too() {
+    const CONNECTIONS: usize = 4;
+    let Some(server) = Postgres::start() else { return };
+    runtime().block_on(async {
+        drop(first_confirmer(&server).await);
+        let builder = patient(&server.parameters()).connections(CONNECTIONS);
+        let confirmer = builder.connect().await.unwrap();
+        let (other, watcher) = (client(&server).await, client(&server).await);
+        other.batch_execute("BEGIN; LOCK TABLE hapax_record").await.unwrap();
+        let keys = keys("k", CONNECTIONS);
+        let asked = sightings(&keys, NOW);
+        let started = Instant::now();
+        for _ in 0..5 {
+            let stuck = join_all(asked.chunks(1).map(|one| confirmer.confirm(one, fixed())));
+            tokio::select! {
+                answers = stuck => panic!("{answers:?}"),
+                () = wait_for(&watcher, WAITING, CONNECTIONS as i64) => {}
+            }
+            wait_for(&watcher, OPEN, 0).await;
+        }
+        // The server gives a statement up by itself after `PATIENCE`.
+        assert!(started.elapsed() < PATIENCE / 2);
+        other.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(insist(&confirmer, &asked).await, [Answer::New; CONNECTIONS]);
+    });
+}
+
 #[test]
 fn a_batch_that_loses_a_deadlock_is_asked_again() {
     let Some(server) = Postgres::start() else { return };

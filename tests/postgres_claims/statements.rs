@@ -159,6 +159,27 @@ fn a_table_that_is_missing_or_of_another_form_is_named_when_connecting() {
 }
 
 #[test]
+fn creating_what_is_there_needs_no_lock_and_no_ownership() {
+    let Some(server) = Postgres::start() else { return };
+    runtime().block_on(async {
+        drop(first_claims(&server).await);
+        let writer = client(&server).await;
+        let grant = "CREATE ROLE writer LOGIN;
+                     GRANT SELECT, INSERT, UPDATE, DELETE ON hapax_claim TO writer";
+        writer.batch_execute(grant).await.unwrap();
+        let write = "BEGIN; INSERT INTO hapax_claim VALUES
+                     (1, 1, 1, NULL, NULL, 1, false, 'free', 'default', 'k', '', NULL)";
+        writer.batch_execute(write).await.unwrap();
+        for user in ["user=hapax", "user=writer"] {
+            let builder = patient(&server.parameters().replace("user=hapax", user));
+            let created = timeout(PATIENCE / 2, builder.create_schema()).await;
+            created.expect("it waits for the writer").unwrap();
+            drop(builder.connect().await.unwrap());
+        }
+    });
+}
+
+#[test]
 fn an_entry_that_makes_no_sense_is_an_error() {
     let Some(server) = Postgres::start() else { return };
     runtime().block_on(async {

@@ -51,7 +51,12 @@ impl<T> PostgresBuilder<T> {
 
     /// How many connections there may be at once, one at least; 8 unless told.
     ///
-    /// Each serves one call at a time; further calls wait for a free one.
+    /// Each serves one call at a time; further calls wait for a free one. A call that is given
+    /// up, by its caller or because no reply came in time, takes its connection with it, and
+    /// makes room for a new one. The server notices within some 100 ms, also while the
+    /// statement waits for a lock. Servers before version 14, and those on systems that cannot
+    /// tell (Windows), keep the old connection until its statement ends, for at most the reply
+    /// timeout: they may have as many more connections as calls are given up in that time.
     pub const fn connections(mut self, most: usize) -> Self {
         self.connections = most;
         self

@@ -90,6 +90,10 @@ pub struct PostgresConfirmer {
 
 impl PostgresConfirmer {
     /// The statements that make the table and its index.
+    ///
+    /// Where they are there, these change nothing, but only their owner may run them, and
+    /// they wait for writers while new ones wait behind them.
+    /// [`create_schema`](PostgresBuilder::create_schema) looks first.
     pub const SCHEMA: &str = sql::SCHEMA;
 
     /// For the database that `parameters` name, in either of libpq's forms:
@@ -119,14 +123,15 @@ impl PostgresBuilder {
     /// Creates the table and its index, [`PostgresConfirmer::SCHEMA`], in the first
     /// schema of the connection's `search_path`; where they are there, does nothing.
     ///
-    /// Several callers may do so at once.
+    /// Several callers may do so at once, and while others write. Where nothing is missing,
+    /// no lock is taken on the table, and no right to it is needed.
     ///
     /// # Errors
     ///
     /// Those of [`connect`](Self::connect);
-    /// [`Refused`](super::StoreErrorKind::Refused) without the right to create tables.
+    /// [`Refused`](super::StoreErrorKind::Refused) without the right to create what is missing.
     pub async fn create_schema(&self) -> Result<(), StoreError> {
-        self.sessions()?.execute(&sql::create(sql::SCHEMA)).await
+        self.sessions()?.execute(&sql::create("hapax_record", sql::SCHEMA)).await
     }
 
     /// Connects, and makes sure that the table is there.

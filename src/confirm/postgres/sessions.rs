@@ -35,9 +35,11 @@ impl Sessions {
         let settings = sql::session(reply_timeout);
         let set_up = Hook::async_fn(move |client, _| {
             let settings = settings.clone();
-            Box::pin(
-                async move { client.batch_execute(&settings).await.map_err(HookError::Backend) },
-            )
+            Box::pin(async move {
+                // Not every server can; if it is the connection that broke, what follows fails.
+                let _ = client.batch_execute(sql::WATCH).await;
+                client.batch_execute(&settings).await.map_err(HookError::Backend)
+            })
         });
         let pool = Pool::builder(manager).max_size(connections).post_create(set_up).build();
         Ok(Self { pool: pool.map_err(refused)?, connect_timeout, reply_timeout })

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-/// The table and its indexes; harmless where they are there.
+/// The table and its indexes. Where they are there, these statements change nothing, but
+/// wait for writers ([`create`]).
 ///
 /// The columns of fixed length come first, so that nothing is lost to alignment. The
 /// second index is for expiry: new records come in the order of buckets, so it grows
@@ -26,10 +27,21 @@ CREATE TABLE IF NOT EXISTS hapax_record (
 CREATE INDEX IF NOT EXISTS hapax_record_expiry ON hapax_record ((namespace || ''), bucket);
 "#;
 
-/// A schema for callers of whom several may start at once: without the lock, two
-/// who find nothing both create it, and one fails.
-pub(super) fn create(schema: &str) -> String {
-    format!("BEGIN; SELECT pg_advisory_xact_lock(6868617061780001); {schema} COMMIT")
+/// Creates a table and its index by `schema`, if one of them is missing from where that
+/// creates them; for callers of whom several may start at once.
+///
+/// It looks itself: `CREATE INDEX IF NOT EXISTS` asks for ownership and waits for whoever
+/// is writing, with all other writers behind it, before it finds that there is nothing to
+/// do. Without the advisory lock, two who find nothing both create it, and one fails.
+pub(super) fn create(table: &str, schema: &str) -> String {
+    let is_missing =
+        |name: &str| format!("to_regclass(quote_ident(current_schema()) || '.{name}') IS NULL");
+    format!(
+        "BEGIN; SELECT pg_advisory_xact_lock(6868617061780001);
+         DO $hapax$ BEGIN IF {} OR {} THEN {schema} END IF; END $hapax$; COMMIT",
+        is_missing(table),
+        is_missing(&format!("{table}_expiry")),
+    )
 }
 
 /// What a connection is told before its first statement.
@@ -48,6 +60,15 @@ pub(super) fn session(statement_timeout: Duration) -> String {
         statement_timeout.as_millis().clamp(1, i32::MAX as u128)
     )
 }
+
+/// Has the server look every now and then whether the client is still there: otherwise a
+/// statement waits for a lock although nobody waits for the statement.
+///
+/// Fails where the system cannot tell. Before version 14 there is no such setting, and it is
+/// left alone, for each error would be in the server's log.
+pub(super) const WATCH: &str = "
+SELECT set_config('client_connection_check_interval', '100ms', false)
+WHERE current_setting('client_connection_check_interval', true) IS NOT NULL";
 
 /// Judges and records one sighting each of different keys, and gives the record of
 /// each, by key, as it is afterwards.

@@ -1,6 +1,7 @@
 //! What is said to the server about claims.
 
-/// The table and its index; harmless where they are there.
+/// The table and its index. Where they are there, these statements change nothing, but wait
+/// for writers.
 ///
 /// Times are microseconds since 1970, by the server's clock. As for keys, neither index
 /// serves a look-up by the namespace alone, and the columns of fixed length come first.
