@@ -463,6 +463,22 @@ fn a_server_that_cannot_be_used_is_refused() {
 }
 
 #[test]
+fn a_replica_is_not_taken_for_its_primary() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (primary, replica, runtime) = (Redis::start(&[]), Redis::start(&[]), runtime());
+    let connect = || runtime.block_on(RedisConfirmer::server(replica.url()).connect());
+    let _: () = replica.ask(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    let error = connect().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("name the primary"), "{cause}");
+    let _: () = replica.ask("REPLICAOF NO ONE");
+    assert!(connect().is_ok());
+}
+
+#[test]
 fn what_a_server_cannot_do_is_a_typed_error() {
     if !is_installed(PROGRAM) {
         return;
@@ -487,6 +503,8 @@ fn what_a_server_cannot_do_is_a_typed_error() {
     assert_eq!(ask("new").unwrap(), [Answer::New]);
     let _: () = server.ask("REPLICAOF 127.0.0.1 1");
     assert_eq!(kind(ask("newer")), Some(StoreErrorKind::Unavailable));
+    // Now it is known for a replica, and what it still knows is not asked for.
+    assert_eq!(kind(ask("known")), Some(StoreErrorKind::Unavailable));
 }
 
 #[test]
@@ -612,6 +630,9 @@ fn a_replica_takes_over_with_what_it_has() {
     cluster.add_replica(0);
     let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(2));
     let confirmer = connected(&runtime, builder);
+    let by_replica = RedisConfirmer::cluster([cluster.nodes[3].url()]);
+    let by_replica = connected(&runtime, by_replica.timeout(Duration::from_secs(2)));
+    assert_eq!(runtime.block_on(by_replica.look(&[b"key"])).unwrap(), [None]);
     let all: Vec<_> = (0..60).map(|number| format!("key-{number}")).collect();
     let keys: Vec<_> = all.iter().filter(|key| home(&cluster, key) == 0).collect();
     let (known, lost) = keys.split_at(keys.len() / 2);

@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, connecting, refused};
 use super::script::Naming;
-use crate::confirm::StoreError;
+use crate::confirm::{StoreError, StoreErrorKind};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -11,6 +11,8 @@ use redis::{
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
+
+const REPLICA: &str = "the server is a replica, whose answers may be out of date: name the primary";
 
 pub(super) struct Link {
     client: Client,
@@ -166,13 +168,17 @@ async fn send(
     }
 }
 
-/// Who the server is; refuses one that would evict keys.
+/// Who the server is; refuses one that would evict keys, and a replica.
 async fn inspected(connection: &mut MultiplexedConnection) -> Result<Peer, StoreError> {
     let info: String = permitted(connection, &redis::cmd("INFO")).await?.unwrap_or_default();
     let field = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     };
+    // A replica in a cluster redirects; any other answers, with what it knows so far.
+    if field("role") == Some("slave") && field("cluster_enabled") != Some("1") {
+        return Err(StoreError::new(StoreErrorKind::Unavailable, REPLICA));
+    }
     let limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
     match field("maxmemory_policy") {
         Some(policy) if limited && policy != "noeviction" => Err(refused(format!(

@@ -56,6 +56,14 @@ use std::time::Duration;
 /// it may have happened. The same holds for servers with a `maxmemory-policy` other
 /// than `noeviction`, which are therefore refused.
 ///
+/// # Replicas
+///
+/// A replica outside of a cluster is told when connecting, and not asked: it knows less
+/// than its primary. But a primary that a `REPLICAOF` makes a replica keeps its
+/// connections. Until the first key to record there, which it turns down, it may be asked
+/// about known keys, and then knows nothing newer. Sentinel ends these
+/// connections; who switches by hand does so with `CLIENT KILL TYPE normal`.
+///
 /// # Calls given up
 ///
 /// A call that ended with [`Timeout`](StoreErrorKind::Timeout) or
@@ -72,7 +80,7 @@ use std::time::Duration;
 /// # Rights
 ///
 /// It uses `EVALSHA`, `EVAL`, `MGET`, `SET`, `UNLINK`, and in a cluster `ASKING`. Without
-/// the right to `INFO`, restarts and eviction go unnoticed; without that, or
+/// the right to `INFO`, restarts, eviction and replicas go unnoticed; without that, or
 /// `CLIENT ID` and `CLIENT KILL`, calls given up are not kept from arriving.
 ///
 /// ```no_run
