@@ -404,6 +404,57 @@ fn a_call_given_up_never_undoes_a_later_forget() {
 }
 
 #[test]
+fn callers_who_give_up_early_are_not_left_with_a_dead_connection() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}/", proxy.port());
+    let builder = RedisConfirmer::server(url).timeout(Duration::from_secs(1));
+    let confirmer = connected(&runtime, builder);
+    let asked = sightings(&["key"], 7);
+    let hurried = || {
+        runtime.block_on(async {
+            let call = confirmer.confirm(&asked, fixed());
+            tokio::time::timeout(Duration::from_millis(100), call).await.ok()?.ok()
+        })
+    };
+    for connections in [2, 3] {
+        proxy.hold();
+        let start = Instant::now();
+        let answers = std::iter::repeat_with(hurried)
+            .take_while(|_| start.elapsed() < Duration::from_secs(10))
+            .find_map(|answers| answers);
+        assert_eq!(answers, Some(vec![Answer::New]));
+        assert_eq!(confirmer.stats().connections, connections);
+    }
+}
+
+#[test]
+fn a_call_given_up_costs_no_connection_that_lives() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}/", proxy.port());
+    let timeout = Duration::from_secs(4);
+    let confirmer = connected(&runtime, RedisConfirmer::server(url).timeout(timeout));
+    let ask = async || confirmer.confirm(&sightings(&["key"], 7), fixed()).await;
+    assert_eq!(runtime.block_on(ask()).unwrap(), [Answer::New]);
+    proxy.hold();
+    let given_up = async { tokio::time::timeout(Duration::from_millis(10), ask()).await };
+    assert!(runtime.block_on(given_up).is_err());
+    proxy.release();
+    let start = Instant::now();
+    while start.elapsed() < timeout {
+        assert_eq!(runtime.block_on(ask()).unwrap(), [seen(7)]);
+    }
+    assert_eq!(confirmer.stats().connections, 1);
+}
+
+#[test]
 fn a_server_that_lost_its_records_shows() {
     if !is_installed(PROGRAM) {
         return;

@@ -77,6 +77,11 @@ use std::time::Duration;
 /// confirmer forgets the keys: then a late call may record them after that, and
 /// suppress them for a window.
 ///
+/// A call whose future was dropped has a `PING` sent after it, of which a reply of any kind
+/// must come within half the timeout; otherwise the next call connects anew. So
+/// callers whose deadlines are shorter than the timeout need not wait for the network to
+/// declare a connection dead, as long as connecting fits into their deadlines.
+///
 /// # Rights
 ///
 /// It uses `EVALSHA`, `EVAL`, `MGET`, `SET`, `UNLINK`, and in a cluster `ASKING`. Without
