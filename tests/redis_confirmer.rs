@@ -756,3 +756,23 @@ fn a_cluster_with_a_dead_server_answers_for_the_others() {
     let answers = runtime.block_on(insist(&confirmer, &asked));
     assert!(answers.iter().all(|answer| *answer == Answer::New));
 }
+
+#[test]
+fn a_full_server_of_a_cluster_says_so_and_what_others_recorded_is_not_denied() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (cluster, runtime) = (RedisCluster::start(), runtime());
+    let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(10));
+    let confirmer = connected(&runtime, builder);
+    let keys = keys("key", 60);
+    let asked = sightings(&keys, 7);
+    let _: () = cluster.nodes[0].ask("CONFIG SET maxmemory 1");
+    let full = runtime.block_on(confirmer.confirm(&asked, fixed())).unwrap_err();
+    assert_eq!(full.kind(), StoreErrorKind::Full);
+    assert!(full.may_have_recorded() && !full.is_retryable(), "{full:?}");
+    assert!(cluster.nodes[1].ask::<usize>("DBSIZE") > 0);
+    let _: () = cluster.nodes[0].ask("CONFIG SET maxmemory 0");
+    let answers = runtime.block_on(confirmer.confirm(&asked, fixed())).unwrap();
+    assert!(answers.iter().all(|answer| *answer == Answer::New), "{answers:?}");
+}

@@ -252,11 +252,7 @@ fn joined(parts: Vec<Part>) -> Result<Vec<Entry>, StoreError> {
             entries.sort_unstable_by_key(|(member, _)| *member);
             Ok(entries.into_iter().map(|(_, entry)| entry).collect())
         }
-        // No single kind says that some keys were recorded and others were not.
-        Some(error) if !entries.is_empty() && !error.may_have_recorded() => {
-            Err(StoreError::new(StoreErrorKind::Uncertain, error))
-        }
-        Some(error) => Err(error),
+        Some(error) => Err(error.with_parts(!entries.is_empty())),
     }
 }
 
@@ -303,13 +299,18 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_failed_in_part_may_have_been_recorded() {
-        use StoreErrorKind::{Full, Refused, Timeout, Unavailable, Uncertain};
-        let kind = |parts| joined(parts).unwrap_err().kind();
+    fn a_batch_that_failed_in_part_says_how_and_that_it_may_have_been_recorded() {
+        use StoreErrorKind::{Full, Refused, Timeout, Unavailable};
+        let of = |parts| {
+            let error = joined(parts).unwrap_err();
+            (error.kind(), error.may_have_recorded())
+        };
         let some = || answered(&[(0, Answer::New)]);
-        assert_eq!(kind(vec![failed(Full)]), Full);
-        assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
-        assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
-        assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
+        assert_eq!(of(vec![failed(Full)]), (Full, false));
+        assert_eq!(of(vec![some(), failed(Full)]), (Full, true));
+        assert_eq!(of(vec![failed(Refused), some()]), (Refused, true));
+        assert_eq!(of(vec![failed(Unavailable), some()]), (Unavailable, true));
+        let lost = vec![failed(Refused), failed(Timeout), failed(Unavailable)];
+        assert_eq!(of(lost), (Timeout, true));
     }
 }
