@@ -73,9 +73,9 @@ use std::time::Duration;
 /// forgets the keys instead may do so through the same confirmer: what it sent a
 /// server before runs before, or never, because each new connection has the server
 /// end the one before it. It is otherwise if the server refuses `CLIENT KILL` or
-/// `INFO`, if a proxy shares its connections between clients, or if another
-/// confirmer forgets the keys: then a late call may record them after that, and
-/// suppress them for a window.
+/// `INFO`, if a proxy shares its connections between clients, if a server of a cluster
+/// goes by two names, and so has two connections, or if another confirmer forgets the
+/// keys: then a late call may record them after that, and suppress them for a window.
 ///
 /// A call whose future was dropped has a `PING` sent after it, of which a reply of any kind
 /// must come within half the timeout; otherwise the next call connects anew. So
@@ -137,7 +137,8 @@ impl RedisConfirmer {
     ///
     /// Keys with a hash tag, `{..}`, belong to its slot, as everywhere in a cluster:
     /// keys that share one go in one call, and to one server. Name servers as they name
-    /// one another: one with two names counts as two in [`RedisStats`].
+    /// one another: one with two names counts as two in [`RedisStats`],
+    /// and calls given up may arrive late there.
     pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
         RedisBuilder::cluster(urls)
     }
