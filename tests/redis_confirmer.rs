@@ -404,6 +404,57 @@ fn a_call_given_up_never_undoes_a_later_forget() {
 }
 
 #[test]
+fn callers_who_give_up_early_are_not_left_with_a_dead_connection() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}/", proxy.port());
+    let builder = RedisConfirmer::server(url).timeout(Duration::from_secs(1));
+    let confirmer = connected(&runtime, builder);
+    let asked = sightings(&["key"], 7);
+    let hurried = || {
+        runtime.block_on(async {
+            let call = confirmer.confirm(&asked, fixed());
+            tokio::time::timeout(Duration::from_millis(100), call).await.ok()?.ok()
+        })
+    };
+    for connections in [2, 3] {
+        proxy.hold();
+        let start = Instant::now();
+        let answers = std::iter::repeat_with(hurried)
+            .take_while(|_| start.elapsed() < Duration::from_secs(10))
+            .find_map(|answers| answers);
+        assert_eq!(answers, Some(vec![Answer::New]));
+        assert_eq!(confirmer.stats().connections, connections);
+    }
+}
+
+#[test]
+fn a_call_given_up_costs_no_connection_that_lives() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (server, runtime) = (Redis::start(&[]), runtime());
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}/", proxy.port());
+    let timeout = Duration::from_secs(4);
+    let confirmer = connected(&runtime, RedisConfirmer::server(url).timeout(timeout));
+    let ask = async || confirmer.confirm(&sightings(&["key"], 7), fixed()).await;
+    assert_eq!(runtime.block_on(ask()).unwrap(), [Answer::New]);
+    proxy.hold();
+    let given_up = async { tokio::time::timeout(Duration::from_millis(10), ask()).await };
+    assert!(runtime.block_on(given_up).is_err());
+    proxy.release();
+    let start = Instant::now();
+    while start.elapsed() < timeout {
+        assert_eq!(runtime.block_on(ask()).unwrap(), [seen(7)]);
+    }
+    assert_eq!(confirmer.stats().connections, 1);
+}
+
+#[test]
 fn a_server_that_lost_its_records_shows() {
     if !is_installed(PROGRAM) {
         return;
@@ -463,6 +514,22 @@ fn a_server_that_cannot_be_used_is_refused() {
 }
 
 #[test]
+fn a_replica_is_not_taken_for_its_primary() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (primary, replica, runtime) = (Redis::start(&[]), Redis::start(&[]), runtime());
+    let connect = || runtime.block_on(RedisConfirmer::server(replica.url()).connect());
+    let _: () = replica.ask(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    let error = connect().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("name the primary"), "{cause}");
+    let _: () = replica.ask("REPLICAOF NO ONE");
+    assert!(connect().is_ok());
+}
+
+#[test]
 fn what_a_server_cannot_do_is_a_typed_error() {
     if !is_installed(PROGRAM) {
         return;
@@ -487,6 +554,8 @@ fn what_a_server_cannot_do_is_a_typed_error() {
     assert_eq!(ask("new").unwrap(), [Answer::New]);
     let _: () = server.ask("REPLICAOF 127.0.0.1 1");
     assert_eq!(kind(ask("newer")), Some(StoreErrorKind::Unavailable));
+    // Now it is known for a replica, and what it still knows is not asked for.
+    assert_eq!(kind(ask("known")), Some(StoreErrorKind::Unavailable));
 }
 
 #[test]
@@ -612,6 +681,9 @@ fn a_replica_takes_over_with_what_it_has() {
     cluster.add_replica(0);
     let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(2));
     let confirmer = connected(&runtime, builder);
+    let by_replica = RedisConfirmer::cluster([cluster.nodes[3].url()]);
+    let by_replica = connected(&runtime, by_replica.timeout(Duration::from_secs(2)));
+    assert_eq!(runtime.block_on(by_replica.look(&[b"key"])).unwrap(), [None]);
     let all: Vec<_> = (0..60).map(|number| format!("key-{number}")).collect();
     let keys: Vec<_> = all.iter().filter(|key| home(&cluster, key) == 0).collect();
     let (known, lost) = keys.split_at(keys.len() / 2);
@@ -683,4 +755,24 @@ fn a_cluster_with_a_dead_server_answers_for_the_others() {
     cluster.nodes[0].restart();
     let answers = runtime.block_on(insist(&confirmer, &asked));
     assert!(answers.iter().all(|answer| *answer == Answer::New));
+}
+
+#[test]
+fn a_full_server_of_a_cluster_says_so_and_what_others_recorded_is_not_denied() {
+    if !is_installed(PROGRAM) {
+        return;
+    }
+    let (cluster, runtime) = (RedisCluster::start(), runtime());
+    let builder = RedisConfirmer::cluster(cluster.urls()).timeout(Duration::from_secs(10));
+    let confirmer = connected(&runtime, builder);
+    let keys = keys("key", 60);
+    let asked = sightings(&keys, 7);
+    let _: () = cluster.nodes[0].ask("CONFIG SET maxmemory 1");
+    let full = runtime.block_on(confirmer.confirm(&asked, fixed())).unwrap_err();
+    assert_eq!(full.kind(), StoreErrorKind::Full);
+    assert!(full.may_have_recorded() && !full.is_retryable(), "{full:?}");
+    assert!(cluster.nodes[1].ask::<usize>("DBSIZE") > 0);
+    let _: () = cluster.nodes[0].ask("CONFIG SET maxmemory 0");
+    let answers = runtime.block_on(confirmer.confirm(&asked, fixed())).unwrap();
+    assert!(answers.iter().all(|answer| *answer == Answer::New), "{answers:?}");
 }

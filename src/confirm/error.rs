@@ -5,6 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 /// What kind of failure it was: what the caller may do about it.
+///
+/// Where a kind says that nothing was recorded, this is of the part that failed: a store
+/// that divides its requests may have recorded other parts, as
+/// [`StoreError::may_have_recorded`] then says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
@@ -61,13 +65,21 @@ impl fmt::Display for StoreErrorKind {
 #[derive(Clone)]
 pub struct StoreError {
     kind: StoreErrorKind,
+    /// Whether more of the request may have been recorded than the kind tells.
+    has_recorded_parts: bool,
     source: Arc<dyn Error + Send + Sync>,
 }
 
 impl StoreError {
     /// Of this kind, because of `source`: an error or a message.
     pub fn new(kind: StoreErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: Arc::from(source.into()) }
+        Self { kind, has_recorded_parts: false, source: Arc::from(source.into()) }
+    }
+
+    /// The same, of a request of which other parts may have been recorded if `has_recorded`.
+    pub(crate) const fn with_parts(mut self, has_recorded: bool) -> Self {
+        self.has_recorded_parts |= has_recorded;
+        self
     }
 
     /// What kind of failure it was.
@@ -86,7 +98,8 @@ impl StoreError {
     /// asking again with the same tokens can tell.
     pub const fn may_have_recorded(&self) -> bool {
         use StoreErrorKind::{Broken, Corrupt, Faulty, Timeout, Uncertain};
-        matches!(self.kind, Timeout | Uncertain | Corrupt | Broken | Faulty)
+        self.has_recorded_parts
+            || matches!(self.kind, Timeout | Uncertain | Corrupt | Broken | Faulty)
     }
 }
 
@@ -94,6 +107,7 @@ impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreError")
             .field("kind", &self.kind)
+            .field("has_recorded_parts", &self.has_recorded_parts)
             .field("source", &self.source)
             .finish()
     }
@@ -105,10 +119,12 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// Equal in kind and in the words of the cause.
+/// Equal in kind, in what may have been recorded, and in the words of the cause.
 impl PartialEq for StoreError {
     fn eq(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.source.to_string() == other.source.to_string()
+        self.kind == other.kind
+            && self.may_have_recorded() == other.may_have_recorded()
+            && self.source.to_string() == other.source.to_string()
     }
 }
 
@@ -139,6 +155,19 @@ mod tests {
         }
         for kind in [Broken, Corrupt, Faulty] {
             assert!(!error(kind).is_retryable() && error(kind).may_have_recorded(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn parts_that_were_recorded_change_neither_the_kind_nor_what_to_do() {
+        use StoreErrorKind::{Full, Refused, Timeout, Unavailable};
+        for kind in [Full, Refused, Timeout, Unavailable] {
+            let whole = StoreError::new(kind, "cause");
+            let part = whole.clone().with_parts(true).with_parts(false);
+            assert!(part.may_have_recorded(), "{kind:?}");
+            assert_eq!((part.kind(), part.is_retryable()), (kind, whole.is_retryable()));
+            assert_eq!(part == whole, whole.may_have_recorded(), "{kind:?}");
+            assert_eq!(whole.clone().with_parts(false), whole);
         }
     }
 

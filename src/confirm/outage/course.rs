@@ -3,7 +3,7 @@
 
 use super::books::{Books, Doubt};
 use super::call::{ask, caught};
-use super::failure::{both_failed, fallback_failed, in_doubt, is_lost, is_outage};
+use super::failure::{both_failed, fallback_failed, is_lost, is_outage};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
 use super::switch::Asking;
@@ -60,7 +60,8 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
                 doubt.resolved();
                 Ok(confirmed)
             }
-            Err(error) => Err(in_doubt(error, doubt.may_have_recorded())),
+            // It may be another store's, or of another attempt, than what was recorded.
+            Err(error) => Err(error.with_parts(doubt.may_have_recorded())),
         }
     }
 

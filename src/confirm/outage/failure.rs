@@ -11,7 +11,7 @@ pub(super) const fn is_outage(error: &StoreError) -> bool {
 /// True iff a reply, or its request, was lost on the way: asking again may bring
 /// it.
 pub(super) const fn is_lost(error: &StoreError) -> bool {
-    error.is_retryable() && error.may_have_recorded()
+    matches!(error.kind(), StoreErrorKind::Timeout | StoreErrorKind::Uncertain)
 }
 
 /// Whether an error counts with the breaker. A full store is quick to say so,
@@ -29,7 +29,8 @@ pub(super) const fn is_failure(error: &StoreError, another: bool) -> bool {
 struct FallbackFailed(#[source] StoreError);
 
 pub(super) fn fallback_failed(error: StoreError) -> StoreError {
-    StoreError::new(error.kind(), FallbackFailed(error))
+    let may_have_recorded = error.may_have_recorded();
+    StoreError::new(error.kind(), FallbackFailed(error)).with_parts(may_have_recorded)
 }
 
 /// The fallback failed as well.
@@ -42,13 +43,6 @@ struct BothFailed {
 }
 
 pub(super) fn both_failed(fallback: StoreError, primary: StoreError) -> StoreError {
-    StoreError::new(fallback.kind(), BothFailed { fallback, primary })
-}
-
-/// An error that says that nothing was recorded, although another store may have.
-pub(super) fn in_doubt(error: StoreError, may_have_recorded: bool) -> StoreError {
-    if error.kind() == StoreErrorKind::Unavailable && may_have_recorded {
-        return StoreError::new(StoreErrorKind::Uncertain, error);
-    }
-    error
+    let may_have_recorded = fallback.may_have_recorded() || primary.may_have_recorded();
+    StoreError::new(fallback.kind(), BothFailed { fallback, primary }).with_parts(may_have_recorded)
 }

@@ -151,8 +151,8 @@ pub(super) fn no_reply(after: Duration) -> StoreError {
 
 /// The error of a later round: whatever became of it, those before it are recorded.
 /// Asking again finds them by their tokens.
-pub(super) fn of_later_round(error: StoreError) -> StoreError {
-    if error.may_have_recorded() { error } else { StoreError::new(Uncertain, error) }
+pub(super) const fn of_later_round(error: StoreError) -> StoreError {
+    error.with_parts(true)
 }
 
 /// A reply that makes no sense: triggers, rules or policies on the table?
@@ -192,7 +192,7 @@ mod tests {
     fn a_later_round_never_claims_that_nothing_was_recorded() {
         for kind in [Unavailable, Full, Refused, Timeout] {
             let later = of_later_round(StoreError::new(kind, "cause"));
-            assert!(later.may_have_recorded() && later.is_retryable(), "{kind:?}");
+            assert!(later.may_have_recorded() && later.kind() == kind, "{kind:?}");
         }
     }
 }

@@ -85,7 +85,8 @@ impl RedisBuilder {
     /// # Errors
     ///
     /// [`Unavailable`](crate::confirm::StoreErrorKind::Unavailable) or
-    /// [`Timeout`](crate::confirm::StoreErrorKind::Timeout) if no server can be reached;
+    /// [`Timeout`](crate::confirm::StoreErrorKind::Timeout) if no server can be reached, or
+    /// the one that was named is a replica;
     /// [`Refused`](crate::confirm::StoreErrorKind::Refused) if a URL or the credentials are
     /// wrong, it is no Redis, or its `maxmemory-policy` makes it forget keys.
     pub async fn connect(self) -> Result<RedisConfirmer, StoreError> {

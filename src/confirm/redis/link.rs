@@ -2,15 +2,19 @@
 
 use super::failure::{Failure, connecting, refused};
 use super::script::Naming;
-use crate::confirm::StoreError;
+use crate::confirm::{StoreError, StoreErrorKind};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, RedisResult, Value,
 };
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+
+const REPLICA: &str = "the server is a replica, whose answers may be out of date: name the primary";
 
 pub(super) struct Link {
     client: Client,
@@ -18,6 +22,8 @@ pub(super) struct Link {
     timeout: Duration,
     state: Mutex<State>,
     is_down: AtomicBool,
+    /// Whether somebody waits on behalf of callers who gave up.
+    is_probed: AtomicBool,
     connections: AtomicU64,
     restarts: AtomicU64,
 }
@@ -49,6 +55,7 @@ impl Link {
             timeout,
             state: Mutex::default(),
             is_down: AtomicBool::new(false),
+            is_probed: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
         })
@@ -83,15 +90,17 @@ impl Link {
 
     /// Has a command done; `asking` for a slot that is on its way to this server.
     pub(super) async fn call(
-        &self,
+        self: &Arc<Self>,
         command: impl Fn(Naming) -> Cmd,
         asking: bool,
     ) -> Result<Value, Failure> {
-        let (mut connection, number) = self.connection().await.map_err(Failure::Unreached)?;
-        let mut reply = send(&mut connection, command(Naming::ByHash), asking).await;
+        let (connection, number) = self.connection().await.map_err(Failure::Unreached)?;
+        let mut call = Call { link: self, connection, number, is_open: true };
+        let mut reply = send(&mut call.connection, command(Naming::ByHash), asking).await;
         if matches!(&reply, Err(error) if error.code() == Some("NOSCRIPT")) {
-            reply = send(&mut connection, command(Naming::BySource), asking).await;
+            reply = send(&mut call.connection, command(Naming::BySource), asking).await;
         }
+        call.is_open = false;
         let failure = match reply {
             Ok(value) => return Ok(value),
             Err(error) => Failure::of_sent(error),
@@ -136,6 +145,15 @@ impl Link {
         Ok(connection)
     }
 
+    /// Ends a connection if nothing comes back over it within the timeout.
+    async fn probe(&self, mut connection: MultiplexedConnection, number: u64) {
+        // That the server refuses it is a reply, too.
+        let reply = send(&mut connection, redis::cmd("PING"), false).await;
+        if reply.is_err_and(|error| Failure::of_sent(error).ends_connection()) {
+            self.end(number).await;
+        }
+    }
+
     /// Lets the next call connect anew, unless one has already.
     async fn end(&self, number: u64) {
         let mut state = self.state.lock().await;
@@ -143,6 +161,48 @@ impl Link {
             state.connection = None;
             self.is_down.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// A call on its way. One that is dropped before its end would not notice that
+/// nothing comes back, and neither would any that follows and is dropped as early: so it
+/// leaves a probe behind.
+struct Call<'link> {
+    link: &'link Arc<Link>,
+    connection: MultiplexedConnection,
+    number: u64,
+    is_open: bool,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.is_open {
+            return;
+        }
+        // Without a runtime nobody can wait; the next call that is given up tries again.
+        let (Ok(runtime), Some(probing)) = (Handle::try_current(), Probing::begin(self.link))
+        else {
+            return;
+        };
+        let (connection, number) = (self.connection.clone(), self.number);
+        runtime.spawn(async move { probing.0.probe(connection, number).await });
+    }
+}
+
+/// The turn to probe a link: one for all callers who give up meanwhile.
+struct Probing(Arc<Link>);
+
+impl Probing {
+    fn begin(link: &Arc<Link>) -> Option<Self> {
+        // Relaxed, here and below: nothing else is read by it.
+        let is_probed = link.is_probed.swap(true, Ordering::Relaxed);
+        (!is_probed).then(|| Self(Arc::clone(link)))
+    }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.is_probed.store(false, Ordering::Relaxed);
     }
 }
 
@@ -166,13 +226,17 @@ async fn send(
     }
 }
 
-/// Who the server is; refuses one that would evict keys.
+/// Who the server is; refuses one that would evict keys, and a replica.
 async fn inspected(connection: &mut MultiplexedConnection) -> Result<Peer, StoreError> {
     let info: String = permitted(connection, &redis::cmd("INFO")).await?.unwrap_or_default();
     let field = |name: &str| {
         let mut lines = info.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     };
+    // A replica in a cluster redirects; any other answers, with what it knows so far.
+    if field("role") == Some("slave") && field("cluster_enabled") != Some("1") {
+        return Err(StoreError::new(StoreErrorKind::Unavailable, REPLICA));
+    }
     let limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
     match field("maxmemory_policy") {
         Some(policy) if limited && policy != "noeviction" => Err(refused(format!(

@@ -56,6 +56,14 @@ use std::time::Duration;
 /// it may have happened. The same holds for servers with a `maxmemory-policy` other
 /// than `noeviction`, which are therefore refused.
 ///
+/// # Replicas
+///
+/// A replica outside of a cluster is told when connecting, and not asked: it knows less
+/// than its primary. But a primary that a `REPLICAOF` makes a replica keeps its
+/// connections. Until the first key to record there, which it turns down, it may be asked
+/// about known keys, and then knows nothing newer. Sentinel ends these
+/// connections; who switches by hand does so with `CLIENT KILL TYPE normal`.
+///
 /// # Calls given up
 ///
 /// A call that ended with [`Timeout`](StoreErrorKind::Timeout) or
@@ -65,14 +73,19 @@ use std::time::Duration;
 /// forgets the keys instead may do so through the same confirmer: what it sent a
 /// server before runs before, or never, because each new connection has the server
 /// end the one before it. It is otherwise if the server refuses `CLIENT KILL` or
-/// `INFO`, if a proxy shares its connections between clients, or if another
-/// confirmer forgets the keys: then a late call may record them after that, and
-/// suppress them for a window.
+/// `INFO`, if a proxy shares its connections between clients, if a server of a cluster
+/// goes by two names, and so has two connections, or if another confirmer forgets the
+/// keys: then a late call may record them after that, and suppress them for a window.
+///
+/// A call whose future was dropped has a `PING` sent after it, of which a reply of any kind
+/// must come within half the timeout; otherwise the next call connects anew. So
+/// callers whose deadlines are shorter than the timeout need not wait for the network to
+/// declare a connection dead, as long as connecting fits into their deadlines.
 ///
 /// # Rights
 ///
 /// It uses `EVALSHA`, `EVAL`, `MGET`, `SET`, `UNLINK`, and in a cluster `ASKING`. Without
-/// the right to `INFO`, restarts and eviction go unnoticed; without that, or
+/// the right to `INFO`, restarts, eviction and replicas go unnoticed; without that, or
 /// `CLIENT ID` and `CLIENT KILL`, calls given up are not kept from arriving.
 ///
 /// ```no_run
@@ -124,7 +137,8 @@ impl RedisConfirmer {
     ///
     /// Keys with a hash tag, `{..}`, belong to its slot, as everywhere in a cluster:
     /// keys that share one go in one call, and to one server. Name servers as they name
-    /// one another: one with two names counts as two in [`RedisStats`].
+    /// one another: one with two names counts as two in [`RedisStats`],
+    /// and calls given up may arrive late there.
     pub fn cluster(urls: impl IntoIterator<Item = impl Into<String>>) -> RedisBuilder {
         RedisBuilder::cluster(urls)
     }
@@ -239,11 +253,7 @@ fn joined(parts: Vec<Part>) -> Result<Vec<Entry>, StoreError> {
             entries.sort_unstable_by_key(|(member, _)| *member);
             Ok(entries.into_iter().map(|(_, entry)| entry).collect())
         }
-        // No single kind says that some keys were recorded and others were not.
-        Some(error) if !entries.is_empty() && !error.may_have_recorded() => {
-            Err(StoreError::new(StoreErrorKind::Uncertain, error))
-        }
-        Some(error) => Err(error),
+        Some(error) => Err(error.with_parts(!entries.is_empty())),
     }
 }
 
@@ -290,13 +300,18 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_failed_in_part_may_have_been_recorded() {
-        use StoreErrorKind::{Full, Refused, Timeout, Unavailable, Uncertain};
-        let kind = |parts| joined(parts).unwrap_err().kind();
+    fn a_batch_that_failed_in_part_says_how_and_that_it_may_have_been_recorded() {
+        use StoreErrorKind::{Full, Refused, Timeout, Unavailable};
+        let of = |parts| {
+            let error = joined(parts).unwrap_err();
+            (error.kind(), error.may_have_recorded())
+        };
         let some = || answered(&[(0, Answer::New)]);
-        assert_eq!(kind(vec![failed(Full)]), Full);
-        assert_eq!(kind(vec![some(), failed(Full)]), Uncertain);
-        assert_eq!(kind(vec![failed(Unavailable), some()]), Uncertain);
-        assert_eq!(kind(vec![failed(Refused), failed(Timeout), failed(Unavailable)]), Timeout);
+        assert_eq!(of(vec![failed(Full)]), (Full, false));
+        assert_eq!(of(vec![some(), failed(Full)]), (Full, true));
+        assert_eq!(of(vec![failed(Refused), some()]), (Refused, true));
+        assert_eq!(of(vec![failed(Unavailable), some()]), (Unavailable, true));
+        let lost = vec![failed(Refused), failed(Timeout), failed(Unavailable)];
+        assert_eq!(of(lost), (Timeout, true));
     }
 }

@@ -2,7 +2,7 @@
 //! of the answers.
 
 use super::super::call::caught;
-use super::super::failure::{both_failed, fallback_failed, in_doubt, is_lost, is_outage};
+use super::super::failure::{both_failed, fallback_failed, is_lost, is_outage};
 use super::super::switch::Asking;
 use super::books::{Books, Telling, Turn};
 use super::journal::{Grantor, Holder};
@@ -50,10 +50,10 @@ impl<A: AsyncClaimStore, B: AsyncClaimStore> Course<'_, A, B> {
         match (self.claim_of_primary(id, request).await, &self.stand_in) {
             (Err(error), Some(stand_in)) if is_outage(&error) => {
                 // Better no answer than one that the primary would never hear of.
-                let turn = self.books.start_claim(id, request.terms)?;
-                let may_have_recorded = error.may_have_recorded();
+                let turn = self.books.start_claim(id, request.terms);
+                let turn = turn.map_err(|full| full.with_parts(error.may_have_recorded()))?;
                 let answer = self.claim_of(stand_in, turn, id, request).await;
-                answer.map_err(|other| in_doubt(both_failed(other, error), may_have_recorded))
+                answer.map_err(|other| both_failed(other, error))
             }
             (answer, _) => answer,
         }
@@ -77,7 +77,7 @@ impl<A: AsyncClaimStore, B: AsyncClaimStore> Course<'_, A, B> {
                 let Some(asking) = self.books.switch.ask_if_closed() else { return first };
                 match self.ask(asking, call()).await {
                     Err(again) if is_outage(&again) => first,
-                    second => second,
+                    second => second.map_err(|error| error.with_parts(true)),
                 }
             }
             _ => first,

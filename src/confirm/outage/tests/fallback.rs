@@ -1,7 +1,7 @@
 //! What holds under `Fallback`, until the primary is back and knows all.
 
 use super::stage::{Mood, NEW, NOW, Policy, Stage, both, seen, sliding};
-use crate::confirm::StoreErrorKind::{Fenced, Full, Refused, Timeout, Uncertain};
+use crate::confirm::StoreErrorKind::{Fenced, Full, Refused, Timeout, Unavailable};
 use crate::confirm::outage::{AnsweredBy, Confirmed, Health};
 use crate::confirm::{Bucket, Confirmer};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -221,7 +221,8 @@ fn an_error_does_not_deny_what_the_primary_may_have_recorded() {
     both(Policy::Fallback, |stage| {
         stage.primary.is(Mood::Lost);
         stage.fallback.is(Mood::DOWN);
-        assert_eq!(stage.confirm(&["a"]).unwrap_err().kind(), Uncertain);
+        let error = stage.confirm(&["a"]).unwrap_err();
+        assert_eq!((error.kind(), error.may_have_recorded()), (Unavailable, true));
         stage.settle();
         assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
     });

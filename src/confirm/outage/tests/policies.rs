@@ -45,9 +45,11 @@ fn a_lost_reply_is_asked_for_again() {
 #[test]
 fn a_store_that_is_away_is_not_asked_again() {
     all(|_, stage| {
-        stage.primary.next([Mood::DOWN]);
-        let _ = stage.confirm(&["a"]);
-        assert_eq!(stage.primary.calls(), 1);
+        stage.primary.next([Mood::DOWN, Mood::Partly(Unavailable)]);
+        for calls in 1..=2 {
+            let _ = stage.confirm(&["a"]);
+            assert_eq!(stage.primary.calls(), calls);
+        }
     });
 }
 
@@ -229,6 +231,39 @@ fn a_full_store_still_answers_for_its_keys_unless_another_has_room() {
         (0..4).for_each(|_| drop(stage.confirm(&["new"])));
         let is_left_alone = matches!(stage.guard.health(), Health::Degraded { .. });
         assert_eq!(is_left_alone, policy != Policy::Reject);
+    });
+}
+
+#[test]
+fn a_store_that_is_full_in_part_is_not_left_alone_and_what_it_recorded_not_held_against_it() {
+    both(Policy::Reject, |stage| {
+        stage.primary.next([Mood::Partly(Full); 4]);
+        for _ in 0..4 {
+            let error = stage.confirm(&["a", "b"]).unwrap_err();
+            assert_eq!((error.kind(), error.may_have_recorded()), (Full, true));
+        }
+        assert_eq!(stage.guard.health(), Health::Serving);
+        assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+    });
+}
+
+#[test]
+fn a_refusal_of_a_part_reaches_the_caller_and_is_not_held_against_the_other() {
+    all(|_, stage| {
+        stage.primary.next([Mood::Partly(Refused)]);
+        let error = stage.confirm(&["a"]).unwrap_err();
+        assert_eq!((error.kind(), error.may_have_recorded()), (Refused, true));
+        assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+    });
+}
+
+#[test]
+fn a_refusal_does_not_deny_what_a_lost_reply_left() {
+    all(|_, stage| {
+        stage.primary.next([Mood::Lost, Mood::Fails(Refused)]);
+        let error = stage.confirm(&["a"]).unwrap_err();
+        assert_eq!((error.kind(), error.may_have_recorded()), (Refused, true));
+        assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
     });
 }
 

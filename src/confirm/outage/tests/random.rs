@@ -2,7 +2,7 @@
 //! which keys were let through.
 
 use super::stage::{Mood, NOW, Policy, Stage, sliding};
-use crate::confirm::StoreErrorKind::{Broken, Corrupt, Full, Refused, Uncertain};
+use crate::confirm::StoreErrorKind::{Broken, Corrupt, Full, Refused, Unavailable, Uncertain};
 use crate::confirm::outage::{AnsweredBy, Confirmed, Health};
 use crate::confirm::{Answer, Confirmer, Sighting, StoreError};
 use proptest::prelude::*;
@@ -39,6 +39,7 @@ fn mood() -> impl Strategy<Value = Mood> {
         1 => Just(Mood::Ancient),
         1 => prop::sample::select(vec![Broken, Corrupt, Full, Uncertain, Refused])
             .prop_map(Mood::Fails),
+        1 => prop::sample::select(vec![Full, Refused, Unavailable]).prop_map(Mood::Partly),
     ]
 }
 

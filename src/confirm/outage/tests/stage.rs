@@ -22,6 +22,8 @@ pub(super) enum Mood {
     Well,
     /// Fails in this way and does nothing.
     Fails(StoreErrorKind),
+    /// Does everything, and says that a part of it failed in this way.
+    Partly(StoreErrorKind),
     /// Does everything; the reply is lost.
     Lost,
     /// Does everything, then panics.
@@ -115,6 +117,9 @@ impl Moody {
                 done
             }
             Mood::Fails(kind) => Err(StoreError::new(kind, "as told")),
+            Mood::Partly(kind) => {
+                act().and_then(|_| Err(StoreError::new(kind, "as told").with_parts(true)))
+            }
             Mood::Lost => act().and_then(|_| Err(StoreError::new(StoreErrorKind::Timeout, "lost"))),
             Mood::Panics => {
                 let _ = act();

@@ -40,7 +40,7 @@ const MARK: &[u8] = b"claim:";
 /// # Rights
 ///
 /// It uses `EVALSHA`, `EVAL`, `GET`, `SET` and `TIME`, and in a cluster `ASKING`; without the
-/// right to `INFO`, restarts and eviction go unnoticed.
+/// right to `INFO`, restarts, eviction and replicas go unnoticed.
 ///
 /// ```no_run
 /// use hapax::claim::{Claim, Gate, Identity};

@@ -338,6 +338,25 @@ fn both_stores_failing_is_an_error_that_names_both() {
 }
 
 #[test]
+fn an_error_does_not_deny_what_the_primary_may_have_granted() {
+    let outcome = |stage: &Stage, second| {
+        stage.primary.next([Mood::Lost, second]);
+        let error = stage.claim("k", 1).unwrap_err();
+        (error.kind(), error.may_have_recorded())
+    };
+    both(Policy::Fallback, |stage| {
+        stage.fallback.is(Mood::DOWN);
+        assert_eq!(outcome(&stage, Mood::Lost), (StoreErrorKind::Unavailable, true));
+    });
+    for is_async in [false, true] {
+        let no_room = || Stage::new(Policy::Fallback, is_async, 1);
+        assert_eq!(outcome(&no_room(), Mood::Lost), (StoreErrorKind::Full, true));
+        let refused = Mood::Fails(StoreErrorKind::Refused);
+        assert_eq!(outcome(&no_room(), refused), (StoreErrorKind::Refused, true));
+    }
+}
+
+#[test]
 fn a_settlement_whose_reply_was_lost_is_found_out() {
     both(Policy::Fallback, |stage| {
         stage.open();
