@@ -644,6 +644,46 @@ fn what_the_table_gives_up_on_its_way_is_known() {
     assert_eq!(uniques, failed.len());
 }
 
+/// A deduper whose table has given up keys, all of which are in the store, and one
+/// of those that the store has to be asked about.
+fn spilled(store: &Arc<Store>) -> (Tiered, [u8; 4]) {
+    const KEYS: u32 = 600_000;
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(KEYS.into())
+        .hash_secret([7; 32])
+        .memory_limit(9 << 20, OnFull::Spill)
+        .write_behind(1_000)
+        .confirm(Arc::clone(store), Ownership::Exclusive, Reject)
+        .breaker(Breaker::new().failures(u32::MAX))
+        .build()
+        .unwrap();
+    let keys: Vec<_> = (0..KEYS).map(u32::to_le_bytes).collect();
+    dedup.check_batch(&keys, &mut vec![Verdict::Late; keys.len()]).unwrap();
+    dedup.flush().unwrap();
+    store.fail_next(Fault::Refused);
+    let asked = keys.into_iter().find(|key| dedup.check(key).is_err()).unwrap();
+    (dedup, asked)
+}
+
+#[test]
+fn a_key_taken_back_on_its_way_is_not_held_against_its_retry() {
+    let store = Arc::new(Store::default());
+    let (dedup, asked) = spilled(&store);
+    store.fail_next(Fault::Refused);
+    let error = dedup.check_batch(&[asked, *b"new!"], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!(error.completed, 0);
+    dedup.flush().unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Duplicate));
+    store.fail_next(Fault::Refused);
+    dedup.check_batch(&[asked, *b"more"], &mut [Verdict::Late; 2]).unwrap_err();
+    drop(dedup);
+    let next = owner(&store);
+    assert_eq!(next.check(b"more"), Ok(Verdict::Unique), "it does not arrive");
+    assert_eq!(next.check(b"new!"), Ok(Verdict::Duplicate));
+}
+
 #[test]
 fn an_owner_whose_clock_went_back_forgets_nothing() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));

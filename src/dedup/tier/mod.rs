@@ -134,7 +134,7 @@ impl Tiers {
 
     /// Keys that were on their way have arrived.
     pub(crate) fn arrived(&self, batch: Batch<'_>) {
-        batch.written(|queued| self.pending.arrived(queued.hash));
+        batch.written(|queued| self.pending.arrived(queued.hash, &queued.mark));
     }
 
     /// Does memory still know all keys that the store has?

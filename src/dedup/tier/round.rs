@@ -118,8 +118,8 @@ impl<'a> Round<'a> {
             return false;
         };
         // Before it can arrive.
-        let before = self.tiers.pending.queue(hash, at);
-        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
+        let (before, mark) = self.tiers.pending.queue(hash, at);
+        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token, mark });
         if !is_queued {
             self.tiers.pending.unqueue(hash, before);
         }
