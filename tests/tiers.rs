@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership,
-    Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
+    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore,
+    Ownership, Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
@@ -464,6 +464,43 @@ fn verdicts_need_not_wait_for_the_store() {
     dedup.flush().unwrap();
     assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
     assert_eq!(dedup.check(b"one"), Ok(Verdict::Duplicate));
+}
+
+fn admitting(store: &Arc<Store>) -> Deduper<Arc<Store>, Admit> {
+    Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .write_behind(2)
+        .confirm(Arc::clone(store), Ownership::Exclusive, Admit)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn what_is_queued_waits_for_the_store_whatever_the_policy() {
+    let store = Arc::new(Store::default());
+    let dedup = admitting(&store);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    store.fail_next(Fault::Refused);
+    assert!(dedup.flush().is_err(), "the store fails once");
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 1);
+    dedup.flush().unwrap();
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Duplicate));
+}
+
+#[test]
+fn what_is_queued_comes_after_what_is_to_be_forgotten() {
+    let store = Arc::new(Store::default());
+    let dedup = admitting(&store);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    store.fail_next(Fault::Refused);
+    dedup.forget(b"key").unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    dedup.maintain(Duration::from_secs(1)).unwrap();
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Duplicate));
 }
 
 #[test]

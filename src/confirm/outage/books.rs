@@ -84,6 +84,12 @@ impl Books {
         self.pages().journal.owe_forgets(keys)
     }
 
+    /// The primary is to record these sightings, which have their answers.
+    pub(super) fn owe_records(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        let owed: Vec<_> = sightings.iter().map(|sighting| (*sighting, false)).collect();
+        self.pages().journal.owe_records(&owed)
+    }
+
     /// Takes note of what the fallback alone answered.
     pub(super) fn answered_by_fallback(
         &self,

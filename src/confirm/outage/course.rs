@@ -2,7 +2,7 @@
 //! of the answers.
 
 use super::books::{Books, Doubt};
-use super::call::{ask, caught};
+use super::call::{ask, caught, write};
 use super::failure::{both_failed, fallback_failed, in_doubt, is_lost, is_outage};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
@@ -78,6 +78,29 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     ) -> Result<Confirmed, StoreError> {
         let (primary, plan) = (Inline(Recording(owned)), self.plan.as_ref());
         Course { primary, plan, books: self.books }.confirm(sightings, rule).await
+    }
+
+    /// Writes sightings that have their answers to `store`, the primary's own,
+    /// whatever the policy: they can wait for it. It blocks meanwhile. Those of keys for
+    /// which it is owed something come after that.
+    ///
+    /// # Errors
+    ///
+    /// Each may or may not have been written: write them all again.
+    pub(crate) fn write(
+        &self,
+        store: &dyn OwnedStore,
+        sightings: &[Sighting<'_>],
+    ) -> Result<(), StoreError> {
+        let owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
+        let (now, later) = (parted(sightings, &owed, false), parted(sightings, &owed, true));
+        if !now.is_empty() {
+            let asking = self.books.switch.ask()?;
+            let result = write(store, &now);
+            self.report(asking, &result);
+            result?;
+        }
+        self.books.owe_records(&later)
     }
 
     /// What the primary holds for keys, whatever the policy.

@@ -2,12 +2,10 @@
 
 use super::books::Books;
 use super::breaker::Breaker;
-use super::call::caught;
 use super::course::Course;
 use super::policy::Outage;
 use super::stats::Health;
-use crate::confirm::inline::at_once;
-use crate::confirm::{AsyncConfirmer, Confirmer, Inline, OwnedStore, Sighting, StoreError};
+use crate::confirm::{AsyncConfirmer, Confirmer, Inline, Sighting};
 use crate::stats::OutageStats;
 use crate::time::Clock;
 use std::sync::Arc;
@@ -71,10 +69,4 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Guard<C, P> {
     pub(crate) fn awaiting(&self) -> Course<'_, &C, &P::Instead> {
         Course { primary: &self.primary, plan: self.policy.plan(), books: &self.books }
     }
-}
-
-/// Records sightings in a store that is owned, and nothing else: a panic becomes an
-/// error.
-pub(crate) fn write(owned: &dyn OwnedStore, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
-    at_once(caught(async { owned.record(sightings) }))
 }
