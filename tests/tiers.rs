@@ -16,7 +16,7 @@ use std::future::Future as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const SPAN: Duration = Duration::from_secs(40);
 /// How the next call of a store fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    /// Not at all.
+    Nothing,
     /// Before anything is done.
     Refused,
     /// After everything was done.
@@ -47,6 +49,11 @@ impl Store {
         self.faults.lock().unwrap().push(fault);
     }
 
+    /// Calls fail in these ways, one after the other.
+    fn fail(&self, faults: &[Fault]) {
+        self.faults.lock().unwrap().extend(faults.iter().rev());
+    }
+
     fn run<T>(&self, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let fault = self.faults.lock().unwrap().pop();
         if fault == Some(Fault::Refused) {
@@ -54,8 +61,8 @@ impl Store {
         }
         let done = call()?;
         match fault {
-            Some(_) => Err(StoreError::new(StoreErrorKind::Uncertain, "injected")),
-            None => Ok(done),
+            Some(Fault::ReplyLost) => Err(StoreError::new(StoreErrorKind::Uncertain, "injected")),
+            _ => Ok(done),
         }
     }
 
@@ -679,6 +686,68 @@ fn what_the_table_gives_up_on_its_way_is_known() {
     dedup.check_batch(&keys, &mut verdicts).unwrap();
     let uniques = verdicts.iter().filter(|verdict| verdict.is_unique()).count();
     assert_eq!(uniques, failed.len());
+}
+
+#[test]
+fn a_key_whose_reply_was_lost_is_not_held_against_its_third_check() {
+    use Fault::{Nothing, Refused, ReplyLost};
+    let store = Arc::new(Store::default());
+    let [here, there] = [shared(&store), shared(&store)];
+    assert_eq!(there.check(b"known"), Ok(Verdict::Unique));
+    store.fail(&[ReplyLost, ReplyLost]);
+    assert!(matches!(here.check(b"key"), Err(CheckError::Uncertain(_))));
+    // The key has its answer when the one before it fails.
+    store.fail(&[Nothing, Refused]);
+    let keys = [&b"known"[..], b"known", b"key"];
+    let error = here.check_batch(&keys, &mut [Verdict::Late; 3]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert_eq!(here.check(b"key"), Ok(Verdict::Unique));
+    assert_eq!(here.check(b"key"), Ok(Verdict::Duplicate));
+}
+
+/// A store that never answers for one key.
+struct Stuck(Arc<Store>);
+
+impl AsyncConfirmer for Stuck {
+    async fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Vec<Answer>, StoreError> {
+        if sightings.iter().any(|sighting| sighting.key == b"stuck") {
+            std::future::pending::<()>().await;
+        }
+        self.0.confirm(sightings, rule)
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
+    async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.0.forget(keys)
+    }
+}
+
+#[test]
+fn a_key_whose_reply_was_lost_is_not_held_against_it_when_a_future_is_dropped() {
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .confirm(Stuck(Arc::clone(&store)), Ownership::Shared, Reject)
+        .build()
+        .unwrap();
+    // More than are asked about at once.
+    let others: Vec<_> = (0_u32..2_000).map(u32::to_le_bytes).collect();
+    let mut keys: Vec<&[u8]> = others.iter().map(|key| &key[..]).collect();
+    (keys[0], keys[1_999]) = (b"key", b"stuck");
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    let mut context = Context::from_waker(Waker::noop());
+    store.fail(&[Fault::ReplyLost, Fault::ReplyLost]);
+    assert!(matches!(pin!(dedup.check_async(b"key")).poll(&mut context), Poll::Ready(Err(_))));
+    assert!(pin!(dedup.check_batch_async(&keys, &mut verdicts)).poll(&mut context).is_pending());
+    let checked = pin!(dedup.check_async(b"key")).poll(&mut context);
+    assert_eq!(checked, Poll::Ready(Ok(Verdict::Unique)));
 }
 
 /// A deduper whose table has given up keys, all of which are in the store, and one

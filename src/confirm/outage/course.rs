@@ -46,15 +46,14 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     /// # Errors
     ///
     /// Nobody has an answer. What may have been recorded is not held against the
-    /// keys' next sightings.
+    /// keys' next sightings, if they are [recalled](super::Guard::recall).
     pub(crate) async fn confirm(
         &self,
         sightings: &[Sighting<'_>],
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
-        let (sightings, recalled) = self.books.recall(sightings, rule);
-        let mut doubt = Doubt::new(self.books, &sightings, &recalled);
-        let result = self.answer(&sightings, rule, &mut doubt).await;
+        let mut doubt = Doubt::new(self.books, sightings);
+        let result = self.answer(sightings, rule, &mut doubt).await;
         match result {
             Ok(confirmed) => {
                 doubt.resolved();

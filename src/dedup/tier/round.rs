@@ -12,7 +12,9 @@
 use super::pending::Attempt;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
-use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, StoreErrorKind, Token};
+use crate::confirm::{
+    Answer, AnsweredBy, Confirmed, Rule, Sighting, StoreError, StoreErrorKind, Token,
+};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::time::Bucket;
@@ -23,7 +25,11 @@ use event_listener::EventListener;
 /// will hear: the next ones of their keys are to be asked about in their stead.
 pub(crate) trait Unheard {
     /// Takes note of one.
-    fn unheard(&self, sighting: Sighting<'_>);
+    fn unheard(&self, sighting: &Sighting<'_>);
+
+    /// The token of one that a sighting is to be asked about in the stead of. It is
+    /// noted no longer.
+    fn recall(&self, sighting: &Sighting<'_>, rule: Rule) -> Option<Token>;
 }
 
 /// A batch on its way.
@@ -52,6 +58,8 @@ pub(crate) struct Check<'a> {
 struct Asking<'a> {
     check: Check<'a>,
     token: Token,
+    /// The token is that of an earlier sighting, of which nobody heard.
+    is_recalled: bool,
     purpose: Purpose,
 }
 
@@ -99,7 +107,7 @@ impl<'a> Round<'a> {
             }
             Attempt::Busy => self.put_off.push(check),
             Attempt::Held(purpose) => {
-                let asking = Asking { check, token: tiers.draw_token(), purpose };
+                let asking = self.asking(check, purpose);
                 if self.queue(asking) {
                     let by = AnsweredBy::Primary;
                     return Some(self.settle_one(asking, Answer::New, by));
@@ -110,10 +118,21 @@ impl<'a> Round<'a> {
         None
     }
 
+    /// A key that this round holds, with the token that it is known by from here on,
+    /// wherever it goes.
+    fn asking(&self, check: Check<'a>, purpose: Purpose) -> Asking<'a> {
+        let token = self.tiers.draw_token();
+        let asking = Asking { check, token, is_recalled: false, purpose };
+        match self.store.recall(&asking.sighting(), self.tiers.rule()) {
+            Some(token) => Asking { token, is_recalled: true, ..asking },
+            None => asking,
+        }
+    }
+
     /// Leaves a key to be written later, if there is only to write and there is room
     /// in the queue.
     fn queue(&self, asking: Asking<'_>) -> bool {
-        let Asking { check: Check { hash, key, at, .. }, token, purpose } = asking;
+        let Asking { check: Check { hash, key, at, .. }, token, purpose, .. } = asking;
         let Some(queue) = self.tiers.queue.as_ref().filter(|_| !purpose.is_question()) else {
             return false;
         };
@@ -161,7 +180,7 @@ impl<'a> Round<'a> {
         let answered = asking.into_iter().map(|asking| {
             let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
             if answers.are_miscounted {
-                self.store.unheard(asking.sighting());
+                self.store.unheard(&asking.sighting());
             }
             (asking, answers.next())
         });
@@ -174,7 +193,7 @@ impl<'a> Round<'a> {
                     verdicts[asking.check.index] = self.settle_one(asking, answer, by);
                 }
                 Some(_) => self.take_back(&asking),
-                None => self.tiers.pending.release(asking.check.hash),
+                None => self.let_go(&asking),
             }
         }
         failed.map_or(Ok(()), |error| Err((end, error)))
@@ -202,7 +221,16 @@ impl<'a> Round<'a> {
 
     /// Lets go of a key whose verdict nobody will hear.
     fn take_back(&self, asking: &Asking<'_>) {
-        self.store.unheard(asking.sighting());
+        self.store.unheard(&asking.sighting());
+        self.tiers.pending.release(asking.check.hash);
+    }
+
+    /// Lets go of a key without an answer. Whoever failed to give it has taken note
+    /// if he may have recorded it; but an earlier sighting may have been recorded, too.
+    fn let_go(&self, asking: &Asking<'_>) {
+        if asking.is_recalled {
+            self.store.unheard(&asking.sighting());
+        }
         self.tiers.pending.release(asking.check.hash);
     }
 
@@ -250,7 +278,7 @@ impl Drop for Round<'_> {
     fn drop(&mut self) {
         self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
-            self.store.unheard(won.sighting());
+            self.store.unheard(&won.sighting());
             self.tiers.pending.disown(won.check.hash);
             self.table.forget(won.check.hash, won.check.key);
         }
