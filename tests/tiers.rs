@@ -750,6 +750,28 @@ fn a_key_whose_reply_was_lost_is_not_held_against_it_when_a_future_is_dropped() 
     assert_eq!(checked, Poll::Ready(Ok(Verdict::Unique)));
 }
 
+#[test]
+fn a_duplicate_whose_moving_up_is_in_doubt_stays_one() {
+    let store = Arc::new(Store::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(600_000)
+        .clock(Arc::clone(&clock))
+        .memory_limit(9 << 20, OnFull::Spill)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    clock.advance(WIDTH);
+    store.fail(&[Fault::ReplyLost, Fault::ReplyLost]);
+    assert!(matches!(dedup.check(b"key"), Err(CheckError::Uncertain(_))));
+    // The table gives up the bucket in which it knows the key.
+    let others: Vec<_> = (0..600_000_u32).map(u32::to_le_bytes).collect();
+    dedup.check_batch(&others, &mut vec![Verdict::Late; others.len()]).unwrap();
+    assert!(dedup.stats().confirmer.unwrap().spilled > 0);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+}
+
 /// A deduper whose table has given up keys, all of which are in the store, and one
 /// of those that the store has to be asked about.
 fn spilled(store: &Arc<Store>) -> (Tiered, [u8; 4]) {

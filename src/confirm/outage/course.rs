@@ -3,7 +3,7 @@
 
 use super::books::{Books, Doubt};
 use super::call::{ask, caught, write};
-use super::failure::{both_failed, fallback_failed, in_doubt, is_lost, is_outage};
+use super::failure::{self, both_failed, fallback_failed, is_lost, is_outage};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
 use super::switch::Asking;
@@ -52,31 +52,46 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         sightings: &[Sighting<'_>],
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
-        let mut doubt = Doubt::new(self.books, sightings);
+        self.confirm_in_doubt(sightings, sightings, rule).await
+    }
+
+    /// Answers sightings, of which those `in_doubt` are remembered if nobody has an
+    /// answer and they may have been recorded.
+    async fn confirm_in_doubt(
+        &self,
+        sightings: &[Sighting<'_>],
+        in_doubt: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        let mut doubt = Doubt::new(self.books, in_doubt);
         let result = self.answer(sightings, rule, &mut doubt).await;
         match result {
             Ok(confirmed) => {
                 doubt.resolved();
                 Ok(confirmed)
             }
-            Err(error) => Err(in_doubt(error, doubt.may_have_recorded())),
+            Err(error) => Err(failure::in_doubt(error, doubt.may_have_recorded())),
         }
     }
 
-    /// Records sightings of keys that are surely new in the store that is `owned`,
-    /// the primary's own, or as the policy says. That store blocks meanwhile.
+    /// Records sightings whose verdicts are certain in the store that is `owned`, the
+    /// primary's own, or as the policy says. That store blocks meanwhile. `new` are
+    /// those of keys that are surely new; the others, duplicates, move their keys up.
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm).
+    /// As [`confirm`](Self::confirm) for those that are new. The others' keys stay
+    /// duplicates.
     pub(crate) async fn record(
         &self,
         owned: &dyn OwnedStore,
         sightings: &[Sighting<'_>],
+        new: &[Sighting<'_>],
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
         let (primary, plan) = (Inline(Recording(owned)), self.plan.as_ref());
-        Course { primary, plan, books: self.books }.confirm(sightings, rule).await
+        let course = Course { primary, plan, books: self.books };
+        course.confirm_in_doubt(sightings, new, rule).await
     }
 
     /// Writes sightings that have their answers to `store`, the primary's own,

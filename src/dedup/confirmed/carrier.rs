@@ -95,7 +95,7 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
         };
         let recorded = match ownership.owned(guard.primary()) {
             Some(owned) if !recordings.is_empty() => {
-                Some(store.record(owned, &recordings, rule).await)
+                Some(store.record(owned, &recordings, &round.wins(), rule).await)
             }
             _ => None,
         };

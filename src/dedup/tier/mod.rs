@@ -89,6 +89,11 @@ impl Purpose {
         matches!(self, Self::Judge)
     }
 
+    /// May the key turn out to be new?
+    const fn may_win(self) -> bool {
+        !matches!(self, Self::Refresh)
+    }
+
     const fn verdict(self, answer: Answer, by: AnsweredBy) -> Verdict {
         match (self, answer, by) {
             (Self::Refresh, ..) | (_, Answer::Seen(_), _) => Verdict::Duplicate,

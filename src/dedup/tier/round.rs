@@ -123,6 +123,9 @@ impl<'a> Round<'a> {
     fn asking(&self, check: Check<'a>, purpose: Purpose) -> Asking<'a> {
         let token = self.tiers.draw_token();
         let asking = Asking { check, token, is_recalled: false, purpose };
+        if !purpose.may_win() {
+            return asking;
+        }
         match self.store.recall(&asking.sighting(), self.tiers.rule()) {
             Some(token) => Asking { token, is_recalled: true, ..asking },
             None => asking,
@@ -155,6 +158,11 @@ impl<'a> Round<'a> {
         self.sightings(|purpose| !purpose.is_question())
     }
 
+    /// What the store is to record as new.
+    pub(crate) fn wins(&self) -> Vec<Sighting<'a>> {
+        self.sightings(|purpose| purpose == Purpose::Record)
+    }
+
     fn sightings(&self, is_meant: impl Fn(Purpose) -> bool) -> Vec<Sighting<'a>> {
         let meant = self.asking.iter().filter(|asking| is_meant(asking.purpose));
         meant.map(Asking::sighting).collect()
@@ -180,7 +188,7 @@ impl<'a> Round<'a> {
         let answered = asking.into_iter().map(|asking| {
             let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
             if answers.are_miscounted {
-                self.store.unheard(&asking.sighting());
+                self.unheard(&asking);
             }
             (asking, answers.next())
         });
@@ -221,7 +229,7 @@ impl<'a> Round<'a> {
 
     /// Lets go of a key whose verdict nobody will hear.
     fn take_back(&self, asking: &Asking<'_>) {
-        self.store.unheard(&asking.sighting());
+        self.unheard(asking);
         self.tiers.pending.release(asking.check.hash);
     }
 
@@ -229,9 +237,17 @@ impl<'a> Round<'a> {
     /// if he may have recorded it; but an earlier sighting may have been recorded, too.
     fn let_go(&self, asking: &Asking<'_>) {
         if asking.is_recalled {
-            self.store.unheard(&asking.sighting());
+            self.unheard(asking);
         }
         self.tiers.pending.release(asking.check.hash);
+    }
+
+    /// A duplicate's key stays one, heard or not: asked about in the name of what moved
+    /// it up, it would be new.
+    fn unheard(&self, asking: &Asking<'_>) {
+        if asking.purpose.may_win() {
+            self.store.unheard(&asking.sighting());
+        }
     }
 
     /// How to go on; gives their verdicts to keys that were put off and need
@@ -278,7 +294,7 @@ impl Drop for Round<'_> {
     fn drop(&mut self) {
         self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
-            self.store.unheard(&won.sighting());
+            self.unheard(won);
             self.tiers.pending.disown(won.check.hash);
             self.table.forget(won.check.hash, won.check.key);
         }
