@@ -774,13 +774,13 @@ fn a_duplicate_whose_moving_up_is_in_doubt_stays_one() {
 
 /// A deduper whose table has given up keys, all of which are in the store, and one
 /// of those that the store has to be asked about.
-fn spilled(store: &Arc<Store>) -> (Tiered, [u8; 4]) {
+fn spilled(store: &Arc<Store>, write_behind: usize) -> (Tiered, [u8; 4]) {
     const KEYS: u32 = 600_000;
     let dedup = Deduper::builder(Window::unbounded())
         .capacity(KEYS.into())
         .hash_secret([7; 32])
         .memory_limit(9 << 20, OnFull::Spill)
-        .write_behind(1_000)
+        .write_behind(write_behind)
         .confirm(Arc::clone(store), Ownership::Exclusive, Reject)
         .breaker(Breaker::new().failures(u32::MAX))
         .build()
@@ -796,7 +796,7 @@ fn spilled(store: &Arc<Store>) -> (Tiered, [u8; 4]) {
 #[test]
 fn a_key_taken_back_on_its_way_is_not_held_against_its_retry() {
     let store = Arc::new(Store::default());
-    let (dedup, asked) = spilled(&store);
+    let (dedup, asked) = spilled(&store, 1_000);
     store.fail_next(Fault::Refused);
     let error = dedup.check_batch(&[asked, *b"new!"], &mut [Verdict::Late; 2]).unwrap_err();
     assert_eq!(error.completed, 0);
@@ -810,6 +810,52 @@ fn a_key_taken_back_on_its_way_is_not_held_against_its_retry() {
     let next = owner(&store);
     assert_eq!(next.check(b"more"), Ok(Verdict::Unique), "it does not arrive");
     assert_eq!(next.check(b"new!"), Ok(Verdict::Duplicate));
+}
+
+fn is_uncertain(error: &BatchErrorKind) -> bool {
+    matches!(error, BatchErrorKind::Check(CheckError::Uncertain(_)))
+}
+
+#[test]
+fn a_batch_that_recorded_more_than_it_completed_says_so() {
+    let store = Arc::new(Store::default());
+    let [here, there] = [shared(&store), shared(&store)];
+    assert_eq!(there.check(b"known"), Ok(Verdict::Unique));
+    store.fail(&[Fault::Nothing, Fault::Refused]);
+    let keys = [&b"known"[..], b"known", b"new"];
+    let error = here.check_batch(&keys, &mut [Verdict::Late; 3]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert!(is_uncertain(&error.source), "{error:?}");
+    // Of these, one has its verdict and the other was never recorded.
+    store.fail(&[Fault::Nothing, Fault::Refused]);
+    let error = here.check_batch(&keys[..2], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert!(!is_uncertain(&error.source), "{error:?}");
+}
+
+#[test]
+fn nothing_is_recorded_when_the_store_cannot_judge() {
+    let store = Arc::new(Store::default());
+    let (dedup, asked) = spilled(&store, 0);
+    let recorded = store.recorded.load(Ordering::Relaxed);
+    store.fail_next(Fault::Refused);
+    let error = dedup.check_batch(&[asked, *b"new!"], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!((error.completed, store.recorded.load(Ordering::Relaxed)), (0, recorded));
+    assert!(!is_uncertain(&error.source), "{error:?}");
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Unique));
+    // What was judged is known when recording fails.
+    let false_alarm = (600_000..700_000).map(u32::to_le_bytes).find(|key| {
+        store.fail_next(Fault::Refused);
+        let judged = store.judged();
+        dedup.check(key).is_err() && store.judged() > judged
+    });
+    for (judged, is_recorded) in [(asked, false), (false_alarm.unwrap(), true)] {
+        store.fail(&[Fault::Nothing, Fault::Refused]);
+        let error = dedup.check_batch(&[*b"more", judged], &mut [Verdict::Late; 2]).unwrap_err();
+        assert_eq!((error.completed, is_uncertain(&error.source)), (0, is_recorded), "{error:?}");
+        let verdict = if is_recorded { Verdict::Unique } else { Verdict::Duplicate };
+        assert_eq!(dedup.check(&judged), Ok(verdict));
+    }
 }
 
 #[test]

@@ -45,9 +45,10 @@ pub(super) fn both_failed(fallback: StoreError, primary: StoreError) -> StoreErr
     StoreError::new(fallback.kind(), BothFailed { fallback, primary })
 }
 
-/// An error that says that nothing was recorded, although another store may have.
+/// An error that says that nothing was recorded, although an earlier call, or another
+/// store, may have.
 pub(super) fn in_doubt(error: StoreError, may_have_recorded: bool) -> StoreError {
-    if error.kind() == StoreErrorKind::Unavailable && may_have_recorded {
+    if may_have_recorded && !error.may_have_recorded() {
         return StoreError::new(StoreErrorKind::Uncertain, error);
     }
     error

@@ -60,9 +60,10 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
             let carried = self.carry(&mut round, verdicts).await;
             self.write_if_due();
             // What was begun comes before what was not.
-            if let Err(stop) = carried.and(begun) {
-                round.keep_before(stop.0);
-                return Err(stopped(stop));
+            if let Err((completed, error)) = carried.and(begun) {
+                let is_in_doubt = round.keep_before(completed);
+                let error = if is_in_doubt { error.in_doubt() } else { error };
+                return Err(stopped((completed, error)));
             }
         }
         round.finish();
@@ -93,8 +94,10 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
             [] => None,
             questions => Some(store.confirm(questions, rule).await),
         };
+        // What was recorded behind a key without a verdict would have to be taken back.
+        let goes_on = !matches!(judged, Some(Err(_)));
         let recorded = match ownership.owned(guard.primary()) {
-            Some(owned) if !recordings.is_empty() => {
+            Some(owned) if goes_on && !recordings.is_empty() => {
                 Some(store.record(owned, &recordings, &round.wins(), rule).await)
             }
             _ => None,

@@ -41,6 +41,8 @@ pub(crate) struct Round<'a> {
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
     won: Vec<Asking<'a>>,
+    /// The store has recorded a key that was taken back before it was won.
+    is_in_doubt: bool,
 }
 
 /// One key of a batch.
@@ -63,7 +65,8 @@ struct Asking<'a> {
     purpose: Purpose,
 }
 
-/// What the store said to a round's questions, and to what it had to write.
+/// What the store said to a round's questions, and to what it had to write, unless it
+/// failed before.
 pub(crate) struct Replies {
     pub(crate) judged: Option<Result<Confirmed, StoreError>>,
     pub(crate) recorded: Option<Result<Confirmed, StoreError>>,
@@ -88,7 +91,15 @@ impl<'a> Round<'a> {
         table: &'a Shards,
         store: &'a (dyn Unheard + Sync),
     ) -> Self {
-        Self { tiers, table, store, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
+        Self {
+            tiers,
+            table,
+            store,
+            asking: Vec::new(),
+            put_off: Vec::new(),
+            won: Vec::new(),
+            is_in_doubt: false,
+        }
     }
 
     /// Begins the check of a key. Its verdict, if memory can give it.
@@ -184,7 +195,10 @@ impl<'a> Round<'a> {
         let asking = std::mem::take(&mut self.asking);
         let questions = asking.iter().filter(|asking| asking.purpose.is_question()).count();
         let mut judged = Answers::of(judged, questions);
-        let mut recorded = Answers::of(recorded, asking.len() - questions);
+        let mut recorded = match recorded {
+            None if judged.failed.is_some() => Answers::none(None),
+            recorded => Answers::of(recorded, asking.len() - questions),
+        };
         let answered = asking.into_iter().map(|asking| {
             let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
             if answers.are_miscounted {
@@ -200,7 +214,10 @@ impl<'a> Round<'a> {
                 Some((answer, by)) if asking.check.index < end => {
                     verdicts[asking.check.index] = self.settle_one(asking, answer, by);
                 }
-                Some(_) => self.take_back(&asking),
+                Some((answer, _)) => {
+                    self.is_in_doubt |= answer == Answer::New && asking.purpose.may_win();
+                    self.take_back(&asking);
+                }
                 None => self.let_go(&asking),
             }
         }
@@ -272,9 +289,11 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The first `completed` keys have verdicts that the caller will see.
-    pub(crate) fn keep_before(&mut self, completed: usize) {
+    /// The first `completed` keys have verdicts that the caller will see. True iff the
+    /// store may have recorded others.
+    pub(crate) fn keep_before(&mut self, completed: usize) -> bool {
         self.won.retain(|won| won.check.index >= completed);
+        self.is_in_doubt || !self.won.is_empty()
     }
 
     /// All keys have.
@@ -314,18 +333,12 @@ impl Answers {
     /// To so many who asked. All of them, or none and an error: who is left without
     /// either would be thought a duplicate.
     fn of(reply: Option<Result<Confirmed, StoreError>>, asked: usize) -> Self {
-        let none = |failed, are_miscounted| Self {
-            answers: Vec::new().into_iter(),
-            by: AnsweredBy::Nobody,
-            failed,
-            are_miscounted,
-        };
         match reply {
-            None if asked == 0 => none(None, false),
-            None => none(Some(miscounted(0, asked)), true),
-            Some(Err(error)) => none(Some(error), false),
+            None if asked == 0 => Self::none(None),
+            None => Self::miscounted(0, asked),
+            Some(Err(error)) => Self::none(Some(error)),
             Some(Ok(Confirmed { answers, .. })) if answers.len() != asked => {
-                none(Some(miscounted(answers.len(), asked)), true)
+                Self::miscounted(answers.len(), asked)
             }
             Some(Ok(Confirmed { answers, by })) => {
                 Self { answers: answers.into_iter(), by, failed: None, are_miscounted: false }
@@ -333,12 +346,22 @@ impl Answers {
         }
     }
 
+    fn none(failed: Option<StoreError>) -> Self {
+        Self {
+            answers: Vec::new().into_iter(),
+            by: AnsweredBy::Nobody,
+            failed,
+            are_miscounted: false,
+        }
+    }
+
+    fn miscounted(given: usize, asked: usize) -> Self {
+        let cause = format!("{given} answers were given to {asked} sightings");
+        let failed = StoreError::new(StoreErrorKind::Faulty, cause);
+        Self { are_miscounted: true, ..Self::none(Some(failed)) }
+    }
+
     fn next(&mut self) -> Option<(Answer, AnsweredBy)> {
         self.answers.next().map(|answer| (answer, self.by))
     }
-}
-
-fn miscounted(given: usize, asked: usize) -> StoreError {
-    let cause = format!("{given} answers were given to {asked} sightings");
-    StoreError::new(StoreErrorKind::Faulty, cause)
 }

@@ -1,7 +1,7 @@
 //! What holds under `Fallback`, until the primary is back and knows all.
 
 use super::stage::{Mood, NEW, NOW, Policy, Stage, both, seen, sliding};
-use crate::confirm::StoreErrorKind::{Fenced, Full, Refused, Timeout, Uncertain};
+use crate::confirm::StoreErrorKind::{Fenced, Full, Refused, Timeout, Unavailable, Uncertain};
 use crate::confirm::outage::{AnsweredBy, Confirmed, Health};
 use crate::confirm::{Bucket, Confirmer};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -218,13 +218,25 @@ fn when_both_fail_the_error_names_both() {
 
 #[test]
 fn an_error_does_not_deny_what_the_primary_may_have_recorded() {
-    both(Policy::Fallback, |stage| {
-        stage.primary.is(Mood::Lost);
-        stage.fallback.is(Mood::DOWN);
+    for kind in [Unavailable, Full, Refused, Fenced] {
+        both(Policy::Fallback, |stage| {
+            stage.primary.is(Mood::Lost);
+            stage.fallback.is(Mood::Fails(kind));
+            assert_eq!(stage.confirm(&["a"]).unwrap_err().kind(), Uncertain, "{kind:?}");
+            stage.settle();
+            assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+        });
+    }
+}
+
+#[test]
+fn a_full_journal_does_not_deny_what_the_primary_may_have_recorded() {
+    for is_async in [false, true] {
+        let stage = Stage::new(Policy::Fallback, is_async, 100);
+        stage.primary.next([Mood::Lost, Mood::Lost]);
         assert_eq!(stage.confirm(&["a"]).unwrap_err().kind(), Uncertain);
-        stage.settle();
         assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
-    });
+    }
 }
 
 #[test]
