@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership,
-    Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
+    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore,
+    Ownership, Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
@@ -16,7 +16,7 @@ use std::future::Future as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const SPAN: Duration = Duration::from_secs(40);
 /// How the next call of a store fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    /// Not at all.
+    Nothing,
     /// Before anything is done.
     Refused,
     /// After everything was done.
@@ -47,6 +49,11 @@ impl Store {
         self.faults.lock().unwrap().push(fault);
     }
 
+    /// Calls fail in these ways, one after the other.
+    fn fail(&self, faults: &[Fault]) {
+        self.faults.lock().unwrap().extend(faults.iter().rev());
+    }
+
     fn run<T>(&self, call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let fault = self.faults.lock().unwrap().pop();
         if fault == Some(Fault::Refused) {
@@ -54,8 +61,8 @@ impl Store {
         }
         let done = call()?;
         match fault {
-            Some(_) => Err(StoreError::new(StoreErrorKind::Uncertain, "injected")),
-            None => Ok(done),
+            Some(Fault::ReplyLost) => Err(StoreError::new(StoreErrorKind::Uncertain, "injected")),
+            _ => Ok(done),
         }
     }
 
@@ -466,6 +473,43 @@ fn verdicts_need_not_wait_for_the_store() {
     assert_eq!(dedup.check(b"one"), Ok(Verdict::Duplicate));
 }
 
+fn admitting(store: &Arc<Store>) -> Deduper<Arc<Store>, Admit> {
+    Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .write_behind(2)
+        .confirm(Arc::clone(store), Ownership::Exclusive, Admit)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn what_is_queued_waits_for_the_store_whatever_the_policy() {
+    let store = Arc::new(Store::default());
+    let dedup = admitting(&store);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    store.fail_next(Fault::Refused);
+    assert!(dedup.flush().is_err(), "the store fails once");
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 1);
+    dedup.flush().unwrap();
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Duplicate));
+}
+
+#[test]
+fn what_is_queued_comes_after_what_is_to_be_forgotten() {
+    let store = Arc::new(Store::default());
+    let dedup = admitting(&store);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    store.fail_next(Fault::Refused);
+    dedup.forget(b"key").unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    dedup.maintain(Duration::from_secs(1)).unwrap();
+    drop(dedup);
+    assert_eq!(owner(&store).check(b"key"), Ok(Verdict::Duplicate));
+}
+
 #[test]
 fn checks_write_what_is_queued_when_there_is_enough() {
     let store = Arc::new(Store::default());
@@ -642,6 +686,176 @@ fn what_the_table_gives_up_on_its_way_is_known() {
     dedup.check_batch(&keys, &mut verdicts).unwrap();
     let uniques = verdicts.iter().filter(|verdict| verdict.is_unique()).count();
     assert_eq!(uniques, failed.len());
+}
+
+#[test]
+fn a_key_whose_reply_was_lost_is_not_held_against_its_third_check() {
+    use Fault::{Nothing, Refused, ReplyLost};
+    let store = Arc::new(Store::default());
+    let [here, there] = [shared(&store), shared(&store)];
+    assert_eq!(there.check(b"known"), Ok(Verdict::Unique));
+    store.fail(&[ReplyLost, ReplyLost]);
+    assert!(matches!(here.check(b"key"), Err(CheckError::Uncertain(_))));
+    // The key has its answer when the one before it fails.
+    store.fail(&[Nothing, Refused]);
+    let keys = [&b"known"[..], b"known", b"key"];
+    let error = here.check_batch(&keys, &mut [Verdict::Late; 3]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert_eq!(here.check(b"key"), Ok(Verdict::Unique));
+    assert_eq!(here.check(b"key"), Ok(Verdict::Duplicate));
+}
+
+/// A store that never answers for one key.
+struct Stuck(Arc<Store>);
+
+impl AsyncConfirmer for Stuck {
+    async fn confirm(
+        &self,
+        sightings: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Vec<Answer>, StoreError> {
+        if sightings.iter().any(|sighting| sighting.key == b"stuck") {
+            std::future::pending::<()>().await;
+        }
+        self.0.confirm(sightings, rule)
+    }
+
+    async fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.0.look(keys)
+    }
+
+    async fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.0.forget(keys)
+    }
+}
+
+#[test]
+fn a_key_whose_reply_was_lost_is_not_held_against_it_when_a_future_is_dropped() {
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .confirm(Stuck(Arc::clone(&store)), Ownership::Shared, Reject)
+        .build()
+        .unwrap();
+    // More than are asked about at once.
+    let others: Vec<_> = (0_u32..2_000).map(u32::to_le_bytes).collect();
+    let mut keys: Vec<&[u8]> = others.iter().map(|key| &key[..]).collect();
+    (keys[0], keys[1_999]) = (b"key", b"stuck");
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    let mut context = Context::from_waker(Waker::noop());
+    store.fail(&[Fault::ReplyLost, Fault::ReplyLost]);
+    assert!(matches!(pin!(dedup.check_async(b"key")).poll(&mut context), Poll::Ready(Err(_))));
+    assert!(pin!(dedup.check_batch_async(&keys, &mut verdicts)).poll(&mut context).is_pending());
+    let checked = pin!(dedup.check_async(b"key")).poll(&mut context);
+    assert_eq!(checked, Poll::Ready(Ok(Verdict::Unique)));
+}
+
+#[test]
+fn a_duplicate_whose_moving_up_is_in_doubt_stays_one() {
+    let store = Arc::new(Store::default());
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(600_000)
+        .clock(Arc::clone(&clock))
+        .memory_limit(9 << 20, OnFull::Spill)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    clock.advance(WIDTH);
+    store.fail(&[Fault::ReplyLost, Fault::ReplyLost]);
+    assert!(matches!(dedup.check(b"key"), Err(CheckError::Uncertain(_))));
+    // The table gives up the bucket in which it knows the key.
+    let others: Vec<_> = (0..600_000_u32).map(u32::to_le_bytes).collect();
+    dedup.check_batch(&others, &mut vec![Verdict::Late; others.len()]).unwrap();
+    assert!(dedup.stats().confirmer.unwrap().spilled > 0);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+}
+
+/// A deduper whose table has given up keys, all of which are in the store, and one
+/// of those that the store has to be asked about.
+fn spilled(store: &Arc<Store>, write_behind: usize) -> (Tiered, [u8; 4]) {
+    const KEYS: u32 = 600_000;
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(KEYS.into())
+        .hash_secret([7; 32])
+        .memory_limit(9 << 20, OnFull::Spill)
+        .write_behind(write_behind)
+        .confirm(Arc::clone(store), Ownership::Exclusive, Reject)
+        .breaker(Breaker::new().failures(u32::MAX))
+        .build()
+        .unwrap();
+    let keys: Vec<_> = (0..KEYS).map(u32::to_le_bytes).collect();
+    dedup.check_batch(&keys, &mut vec![Verdict::Late; keys.len()]).unwrap();
+    dedup.flush().unwrap();
+    store.fail_next(Fault::Refused);
+    let asked = keys.into_iter().find(|key| dedup.check(key).is_err()).unwrap();
+    (dedup, asked)
+}
+
+#[test]
+fn a_key_taken_back_on_its_way_is_not_held_against_its_retry() {
+    let store = Arc::new(Store::default());
+    let (dedup, asked) = spilled(&store, 1_000);
+    store.fail_next(Fault::Refused);
+    let error = dedup.check_batch(&[asked, *b"new!"], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!(error.completed, 0);
+    dedup.flush().unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Unique));
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Duplicate));
+    store.fail_next(Fault::Refused);
+    dedup.check_batch(&[asked, *b"more"], &mut [Verdict::Late; 2]).unwrap_err();
+    drop(dedup);
+    let next = owner(&store);
+    assert_eq!(next.check(b"more"), Ok(Verdict::Unique), "it does not arrive");
+    assert_eq!(next.check(b"new!"), Ok(Verdict::Duplicate));
+}
+
+fn is_uncertain(error: &BatchErrorKind) -> bool {
+    matches!(error, BatchErrorKind::Check(CheckError::Uncertain(_)))
+}
+
+#[test]
+fn a_batch_that_recorded_more_than_it_completed_says_so() {
+    let store = Arc::new(Store::default());
+    let [here, there] = [shared(&store), shared(&store)];
+    assert_eq!(there.check(b"known"), Ok(Verdict::Unique));
+    store.fail(&[Fault::Nothing, Fault::Refused]);
+    let keys = [&b"known"[..], b"known", b"new"];
+    let error = here.check_batch(&keys, &mut [Verdict::Late; 3]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert!(is_uncertain(&error.source), "{error:?}");
+    // Of these, one has its verdict and the other was never recorded.
+    store.fail(&[Fault::Nothing, Fault::Refused]);
+    let error = here.check_batch(&keys[..2], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!(error.completed, 1);
+    assert!(!is_uncertain(&error.source), "{error:?}");
+}
+
+#[test]
+fn nothing_is_recorded_when_the_store_cannot_judge() {
+    let store = Arc::new(Store::default());
+    let (dedup, asked) = spilled(&store, 0);
+    let recorded = store.recorded.load(Ordering::Relaxed);
+    store.fail_next(Fault::Refused);
+    let error = dedup.check_batch(&[asked, *b"new!"], &mut [Verdict::Late; 2]).unwrap_err();
+    assert_eq!((error.completed, store.recorded.load(Ordering::Relaxed)), (0, recorded));
+    assert!(!is_uncertain(&error.source), "{error:?}");
+    assert_eq!(dedup.check(b"new!"), Ok(Verdict::Unique));
+    // What was judged is known when recording fails.
+    let false_alarm = (600_000..700_000).map(u32::to_le_bytes).find(|key| {
+        store.fail_next(Fault::Refused);
+        let judged = store.judged();
+        dedup.check(key).is_err() && store.judged() > judged
+    });
+    for (judged, is_recorded) in [(asked, false), (false_alarm.unwrap(), true)] {
+        store.fail(&[Fault::Nothing, Fault::Refused]);
+        let error = dedup.check_batch(&[*b"more", judged], &mut [Verdict::Late; 2]).unwrap_err();
+        assert_eq!((error.completed, is_uncertain(&error.source)), (0, is_recorded), "{error:?}");
+        let verdict = if is_recorded { Verdict::Unique } else { Verdict::Duplicate };
+        assert_eq!(dedup.check(&judged), Ok(verdict));
+    }
 }
 
 #[test]

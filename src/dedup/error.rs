@@ -50,12 +50,23 @@ pub enum CheckError {
     /// through.
     #[error("the key could not be confirmed, and is not recorded: {0}")]
     Unconfirmed(#[source] StoreError),
-    /// The confirmer may have recorded the key, and nobody knows its answer. A
-    /// check of the key by this deduper asks again for the same sighting, and is
-    /// not taken for a duplicate of it (as long as it is among some 65,536 such
-    /// sightings); one by another process may be.
+    /// The confirmer may have recorded the key, and nobody knows its answer; of a
+    /// batch, also keys after the completed ones. A check of the key by this deduper
+    /// asks again for the same sighting, and is not taken for a duplicate of it (as
+    /// long as it is among some 65,536 such sightings); one by another process may
+    /// be.
     #[error("the key may have been recorded, check it again here: {0}")]
     Uncertain(#[source] StoreError),
+}
+
+impl CheckError {
+    /// The same, of a call that may have recorded keys all the same.
+    pub(super) fn in_doubt(self) -> Self {
+        match self {
+            Self::Unconfirmed(error) => Self::Uncertain(error),
+            other => other,
+        }
+    }
 }
 
 impl From<StoreError> for CheckError {

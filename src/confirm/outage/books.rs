@@ -5,16 +5,20 @@ use super::journal::{Batch, Entry, Journal, Owed};
 use super::stats::Health;
 use super::switch::{Asking, Switch};
 use super::unresolved::Unresolved;
-use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError};
+use crate::confirm::{Answer, Bucket, Rule, Sighting, StoreError, Token};
 use crate::stats::OutageStats;
 use crate::time::Clock;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The books of a guard, behind locks that are never held during a call of a
 /// confirmer or of the clock.
 pub(super) struct Books {
     pages: Mutex<Pages>,
+    /// As many as the pages hold: new keys need not lock them to learn that there are
+    /// none.
+    unresolved_keys: AtomicUsize,
     pub(super) switch: Switch,
 }
 
@@ -32,7 +36,11 @@ impl Books {
             unresolved: Unresolved::default(),
             counts: OutageStats::default(),
         };
-        Self { pages: Mutex::new(pages), switch: Switch::new(breaker, clock) }
+        Self {
+            pages: Mutex::new(pages),
+            unresolved_keys: AtomicUsize::new(0),
+            switch: Switch::new(breaker, clock),
+        }
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -84,6 +92,12 @@ impl Books {
         self.pages().journal.owe_forgets(keys)
     }
 
+    /// The primary is to record these sightings, which have their answers.
+    pub(super) fn owe_records(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        let owed: Vec<_> = sightings.iter().map(|sighting| (*sighting, false)).collect();
+        self.pages().journal.owe_records(&owed)
+    }
+
     /// Takes note of what the fallback alone answered.
     pub(super) fn answered_by_fallback(
         &self,
@@ -111,42 +125,37 @@ impl Books {
         self.pages().counts.fallback_failures += 1;
     }
 
-    /// Sightings as they are to be asked about: with the tokens of those that
-    /// were lost, for the keys at the indexes that come along.
-    pub(super) fn recall<'key>(
-        &self,
-        sightings: &[Sighting<'key>],
-        rule: Rule,
-    ) -> (Vec<Sighting<'key>>, Vec<usize>) {
-        let mut sightings = sightings.to_vec();
-        let mut recalled = Vec::new();
-        let mut pages = self.pages();
-        if pages.unresolved.keys() > 0 {
-            for (index, sighting) in sightings.iter_mut().enumerate() {
-                if let Some(token) = pages.unresolved.recall(sighting, rule) {
-                    sighting.token = token;
-                    recalled.push(index);
-                }
-            }
+    /// Takes out the token of a lost sighting with which to ask about this one.
+    pub(super) fn recall(&self, sighting: &Sighting<'_>, rule: Rule) -> Option<Token> {
+        // Relaxed: whoever has the key to himself comes after whoever lost it.
+        if self.unresolved_keys.load(Ordering::Relaxed) == 0 {
+            return None;
         }
-        (sightings, recalled)
+        self.with_unresolved(|unresolved| unresolved.recall(sighting, rule))
     }
 
     /// The outcomes of these sightings were lost.
     pub(super) fn remember<'s>(&self, sightings: impl Iterator<Item = &'s Sighting<'s>>) {
-        let mut pages = self.pages();
-        sightings.for_each(|sighting| pages.unresolved.remember(sighting));
+        self.with_unresolved(|unresolved| {
+            sightings.for_each(|sighting| unresolved.remember(sighting));
+        });
     }
 
     /// These keys are forgotten wherever they may have been recorded.
     pub(super) fn forget_lost(&self, keys: &[&[u8]]) {
-        self.pages().unresolved.forget(keys);
+        self.with_unresolved(|unresolved| unresolved.forget(keys));
     }
 
     pub(super) fn expire(&self, before: Bucket) {
+        self.pages().journal.expire(before);
+        self.with_unresolved(|unresolved| unresolved.expire(before));
+    }
+
+    fn with_unresolved<T>(&self, change: impl FnOnce(&mut Unresolved) -> T) -> T {
         let mut pages = self.pages();
-        pages.journal.expire(before);
-        pages.unresolved.expire(before);
+        let changed = change(&mut pages.unresolved);
+        self.unresolved_keys.store(pages.unresolved.keys(), Ordering::Relaxed);
+        changed
     }
 
     pub(super) fn health(&self) -> Health {
@@ -183,18 +192,12 @@ impl Drop for Writing<'_> {
 pub(super) struct Doubt<'call> {
     books: &'call Books,
     sightings: &'call [Sighting<'call>],
-    /// Those whose tokens were recalled.
-    recalled: &'call [usize],
     may_have_recorded: bool,
 }
 
 impl<'call> Doubt<'call> {
-    pub(super) const fn new(
-        books: &'call Books,
-        sightings: &'call [Sighting<'call>],
-        recalled: &'call [usize],
-    ) -> Self {
-        Self { books, sightings, recalled, may_have_recorded: false }
+    pub(super) const fn new(books: &'call Books, sightings: &'call [Sighting<'call>]) -> Self {
+        Self { books, sightings, may_have_recorded: false }
     }
 
     /// A store is about to be asked. Says what is true if it turns out to have
@@ -217,7 +220,6 @@ impl<'call> Doubt<'call> {
     /// The caller gets his answers.
     pub(super) const fn resolved(&mut self) {
         self.sightings = &[];
-        self.recalled = &[];
     }
 }
 
@@ -225,8 +227,6 @@ impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if self.may_have_recorded {
             self.books.remember(self.sightings.iter());
-        } else {
-            self.books.remember(self.recalled.iter().map(|index| &self.sightings[*index]));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One call of a confirmer that may do anything: panic, or answer nonsense.
 
-use crate::confirm::{Answer, AsyncConfirmer, Rule, Sighting, StoreError, StoreErrorKind, panics};
+use crate::confirm::inline::at_once;
+use crate::confirm::{
+    Answer, AsyncConfirmer, OwnedStore, Rule, Sighting, StoreError, StoreErrorKind, panics,
+};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -14,6 +17,12 @@ pub(super) async fn ask(
 ) -> Result<Vec<Answer>, StoreError> {
     let answers = caught(async { confirmer.confirm(sightings, rule).await }).await?;
     checked(answers, sightings, rule)
+}
+
+/// Records sightings in a store that is owned, and nothing else: a panic becomes an
+/// error.
+pub(crate) fn write(owned: &dyn OwnedStore, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+    at_once(caught(async { owned.record(sightings) }))
 }
 
 /// The result of a call; a panic in it becomes an error.

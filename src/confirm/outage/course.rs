@@ -2,7 +2,7 @@
 //! of the answers.
 
 use super::books::{Books, Doubt};
-use super::call::{ask, caught};
+use super::call::{ask, caught, write};
 use super::failure::{both_failed, fallback_failed, is_lost, is_outage};
 use super::journal::{Batch, sightings as owed_sightings};
 use super::policy::sealed::Plan;
@@ -46,15 +46,25 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
     /// # Errors
     ///
     /// Nobody has an answer. What may have been recorded is not held against the
-    /// keys' next sightings.
+    /// keys' next sightings, if they are [recalled](super::Guard::recall).
     pub(crate) async fn confirm(
         &self,
         sightings: &[Sighting<'_>],
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
-        let (sightings, recalled) = self.books.recall(sightings, rule);
-        let mut doubt = Doubt::new(self.books, &sightings, &recalled);
-        let result = self.answer(&sightings, rule, &mut doubt).await;
+        self.confirm_in_doubt(sightings, sightings, rule).await
+    }
+
+    /// Answers sightings, of which those `in_doubt` are remembered if nobody has an
+    /// answer and they may have been recorded.
+    async fn confirm_in_doubt(
+        &self,
+        sightings: &[Sighting<'_>],
+        in_doubt: &[Sighting<'_>],
+        rule: Rule,
+    ) -> Result<Confirmed, StoreError> {
+        let mut doubt = Doubt::new(self.books, in_doubt);
+        let result = self.answer(sightings, rule, &mut doubt).await;
         match result {
             Ok(confirmed) => {
                 doubt.resolved();
@@ -65,20 +75,47 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         }
     }
 
-    /// Records sightings of keys that are surely new in the store that is `owned`,
-    /// the primary's own, or as the policy says. That store blocks meanwhile.
+    /// Records sightings whose verdicts are certain in the store that is `owned`, the
+    /// primary's own, or as the policy says. That store blocks meanwhile. `new` are
+    /// those of keys that are surely new; the others, duplicates, move their keys up.
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm).
+    /// As [`confirm`](Self::confirm) for those that are new. The others' keys stay
+    /// duplicates.
     pub(crate) async fn record(
         &self,
         owned: &dyn OwnedStore,
         sightings: &[Sighting<'_>],
+        new: &[Sighting<'_>],
         rule: Rule,
     ) -> Result<Confirmed, StoreError> {
         let (primary, plan) = (Inline(Recording(owned)), self.plan.as_ref());
-        Course { primary, plan, books: self.books }.confirm(sightings, rule).await
+        let course = Course { primary, plan, books: self.books };
+        course.confirm_in_doubt(sightings, new, rule).await
+    }
+
+    /// Writes sightings that have their answers to `store`, the primary's own,
+    /// whatever the policy: they can wait for it. It blocks meanwhile. Those of keys for
+    /// which it is owed something come after that.
+    ///
+    /// # Errors
+    ///
+    /// Each may or may not have been written: write them all again.
+    pub(crate) fn write(
+        &self,
+        store: &dyn OwnedStore,
+        sightings: &[Sighting<'_>],
+    ) -> Result<(), StoreError> {
+        let owed = self.books.owed(sightings.iter().map(|sighting| sighting.key));
+        let (now, later) = (parted(sightings, &owed, false), parted(sightings, &owed, true));
+        if !now.is_empty() {
+            let asking = self.books.switch.ask()?;
+            let result = write(store, &now);
+            self.report(asking, &result);
+            result?;
+        }
+        self.books.owe_records(&later)
     }
 
     /// What the primary holds for keys, whatever the policy.

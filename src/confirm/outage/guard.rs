@@ -2,14 +2,13 @@
 
 use super::books::Books;
 use super::breaker::Breaker;
-use super::call::caught;
 use super::course::Course;
 use super::policy::Outage;
 use super::stats::Health;
-use crate::confirm::inline::at_once;
-use crate::confirm::{AsyncConfirmer, Confirmer, Inline, OwnedStore, Sighting, StoreError};
+use crate::confirm::{AsyncConfirmer, Confirmer, Inline, Rule, Sighting, Token};
 use crate::stats::OutageStats;
 use crate::time::Clock;
+use std::iter;
 use std::sync::Arc;
 
 /// A confirmer behind a circuit breaker and an outage policy.
@@ -17,8 +16,8 @@ use std::sync::Arc;
 /// The caller has at most one `confirm` in flight for a key. Calls for other keys
 /// may come at any time, and no call waits for another.
 ///
-/// Beside what the confirmer takes, a call copies its sightings (not their keys)
-/// and takes two locks, shared by all, five times for a moment.
+/// Beside what the confirmer takes, a call takes two locks, shared by all, four times
+/// for a moment.
 pub(crate) struct Guard<C, P> {
     primary: C,
     policy: P,
@@ -39,10 +38,17 @@ impl<C, P: Outage> Guard<C, P> {
         Self { primary, policy, books }
     }
 
-    /// Nobody will hear the answers to these sightings: their keys' next ones are
-    /// asked about in their stead.
-    pub(crate) fn unheard<'key>(&self, sightings: impl Iterator<Item = Sighting<'key>>) {
-        sightings.for_each(|sighting| self.books.remember(std::iter::once(&sighting)));
+    /// The token with which to ask about a sighting in place of its own: of an earlier
+    /// one of its key, of which nobody heard. Whoever takes it gives it back as
+    /// [`unheard`](Self::unheard) if nobody hears of this one either.
+    pub(crate) fn recall(&self, sighting: &Sighting<'_>, rule: Rule) -> Option<Token> {
+        self.books.recall(sighting, rule)
+    }
+
+    /// Nobody will hear the answer to this sighting: its key's next one is asked
+    /// about in its stead.
+    pub(crate) fn unheard(&self, sighting: &Sighting<'_>) {
+        self.books.remember(iter::once(sighting));
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -71,10 +77,4 @@ impl<C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Guard<C, P> {
     pub(crate) fn awaiting(&self) -> Course<'_, &C, &P::Instead> {
         Course { primary: &self.primary, plan: self.policy.plan(), books: &self.books }
     }
-}
-
-/// Records sightings in a store that is owned, and nothing else: a panic becomes an
-/// error.
-pub(crate) fn write(owned: &dyn OwnedStore, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
-    at_once(caught(async { owned.record(sightings) }))
 }

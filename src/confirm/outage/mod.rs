@@ -33,11 +33,12 @@ mod unresolved;
 
 pub use crate::stats::OutageStats;
 pub use breaker::Breaker;
+pub(crate) use call::write;
 #[cfg(feature = "claims")]
 pub(crate) use call::{catching, caught};
 #[cfg(feature = "claims")]
 pub use claims::Guarded;
 pub(crate) use course::{AnsweredBy, Confirmed, Course};
-pub(crate) use guard::{Guard, write};
+pub(crate) use guard::Guard;
 pub use policy::{Admit, Fallback, Outage, Reject};
 pub use stats::Health;

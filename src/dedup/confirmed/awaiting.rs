@@ -3,9 +3,7 @@
 use super::super::{BatchError, CheckError, Deduper};
 use super::Begun;
 use super::carrier::{Carrier, Face};
-use crate::confirm::{
-    AsyncConfirmer, Course, Guard, Outage, OwnedStore, Rule, Sighting, StoreError, write,
-};
+use crate::confirm::{AsyncConfirmer, Course, Guard, Outage};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
@@ -127,15 +125,5 @@ impl<'a, C: AsyncConfirmer, P: Outage<Instead: AsyncConfirmer>> Face for Awaitin
 
     async fn wait(&self, listener: EventListener) {
         listener.await;
-    }
-
-    /// Whatever the outage policy, which might have to wait.
-    fn write(
-        &self,
-        owned: &dyn OwnedStore,
-        sightings: &[Sighting<'_>],
-        _: Rule,
-    ) -> Result<(), StoreError> {
-        write(owned, sightings)
     }
 }

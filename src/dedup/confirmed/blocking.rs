@@ -3,9 +3,7 @@
 use super::super::{BatchError, CheckError, Deduper};
 use super::Begun;
 use super::carrier::{Carrier, Face};
-use crate::confirm::{
-    Confirmer, Course, Guard, Inline, Outage, OwnedStore, Rule, Sighting, StoreError, at_once,
-};
+use crate::confirm::{Confirmer, Course, Guard, Inline, Outage, at_once};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
@@ -157,16 +155,6 @@ impl<'a, C: Confirmer, P: Outage<Instead: Confirmer>> Face for Blocking<'a, C, P
 
     async fn wait(&self, listener: EventListener) {
         wait(listener);
-    }
-
-    /// By the outage policy, as a check would have done.
-    fn write(
-        &self,
-        owned: &dyn OwnedStore,
-        sightings: &[Sighting<'_>],
-        rule: Rule,
-    ) -> Result<(), StoreError> {
-        at_once(self.store().record(owned, sightings, rule)).map(drop)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::batch::{Stop, same_length, stopped};
 use super::super::tier::{Next, Queue, Replies, Round};
 use super::super::{BatchError, Behind, CheckError, Deduper};
-use crate::confirm::{AsyncConfirmer, Course, Outage, OwnedStore, Rule, Sighting, StoreError};
+use crate::confirm::{AsyncConfirmer, Course, Outage, StoreError};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
@@ -28,15 +28,6 @@ pub(super) trait Face {
 
     /// Waits until the outcome of somebody else's question is known.
     async fn wait(&self, listener: EventListener);
-
-    /// Records what was queued. It waits for no one but the store: the queue is
-    /// locked meanwhile.
-    fn write(
-        &self,
-        owned: &dyn OwnedStore,
-        sightings: &[Sighting<'_>],
-        rule: Rule,
-    ) -> Result<(), StoreError>;
 }
 
 /// Carries the calls of one face of a deduper. With a face that blocks, no future
@@ -69,9 +60,10 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
             let carried = self.carry(&mut round, verdicts).await;
             self.write_if_due();
             // What was begun comes before what was not.
-            if let Err(stop) = carried.and(begun) {
-                round.keep_before(stop.0);
-                return Err(stopped(stop));
+            if let Err((completed, error)) = carried.and(begun) {
+                let is_in_doubt = round.keep_before(completed);
+                let error = if is_in_doubt { error.in_doubt() } else { error };
+                return Err(stopped((completed, error)));
             }
         }
         round.finish();
@@ -102,9 +94,11 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
             [] => None,
             questions => Some(store.confirm(questions, rule).await),
         };
+        // What was recorded behind a key without a verdict would have to be taken back.
+        let goes_on = !matches!(judged, Some(Err(_)));
         let recorded = match ownership.owned(guard.primary()) {
-            Some(owned) if !recordings.is_empty() => {
-                Some(store.record(owned, &recordings, rule).await)
+            Some(owned) if goes_on && !recordings.is_empty() => {
+                Some(store.record(owned, &recordings, &round.wins(), rule).await)
             }
             _ => None,
         };
@@ -169,8 +163,8 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
     }
 
     fn write_some(&self) -> Result<bool, StoreError> {
-        let behind = self.dedup.behind();
-        let rule = behind.tiers.rule();
-        behind.write_some(|owned, sightings| self.face.write(owned, sightings, rule))
+        // It waits for no one but the store: the queue is locked meanwhile.
+        let store = self.face.store();
+        self.dedup.behind().write_some(|owned, sightings| store.write(owned, sightings))
     }
 }

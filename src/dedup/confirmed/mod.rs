@@ -14,7 +14,7 @@ mod tests;
 use super::batch::{KEYS_PER_READING, Stop};
 use super::tier::{Check, Queue, Round, Unheard};
 use super::{Behind, CheckError, Deduper, filter_stats, total};
-use crate::confirm::{Guard, Health, Outage, Record, Sighting, StoreError};
+use crate::confirm::{Guard, Health, Outage, Record, Rule, Sighting, StoreError, Token};
 use crate::filter::Layers;
 use crate::hash::KeyHash;
 use crate::shard::{Coming, Present, Shards, all, ones};
@@ -248,7 +248,11 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
 }
 
 impl<C: Sync, P: Outage> Unheard for Guard<C, P> {
-    fn unheard(&self, sighting: Sighting<'_>) {
-        Self::unheard(self, std::iter::once(sighting));
+    fn unheard(&self, sighting: &Sighting<'_>) {
+        Self::unheard(self, sighting);
+    }
+
+    fn recall(&self, sighting: &Sighting<'_>, rule: Rule) -> Option<Token> {
+        Self::recall(self, sighting, rule)
     }
 }

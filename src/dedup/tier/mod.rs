@@ -89,6 +89,11 @@ impl Purpose {
         matches!(self, Self::Judge)
     }
 
+    /// May the key turn out to be new?
+    const fn may_win(self) -> bool {
+        !matches!(self, Self::Refresh)
+    }
+
     const fn verdict(self, answer: Answer, by: AnsweredBy) -> Verdict {
         match (self, answer, by) {
             (Self::Refresh, ..) | (_, Answer::Seen(_), _) => Verdict::Duplicate,
@@ -134,7 +139,7 @@ impl Tiers {
 
     /// Keys that were on their way have arrived.
     pub(crate) fn arrived(&self, batch: Batch<'_>) {
-        batch.written(|queued| self.pending.arrived(queued.hash));
+        batch.written(|queued| self.pending.arrived(queued.hash, &queued.mark));
     }
 
     /// Does memory still know all keys that the store has?

@@ -3,11 +3,13 @@
 
 use crate::hash::KeyHash;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Bucket;
 use ahash::RandomState;
 use crossbeam_utils::CachePadded;
 use event_listener::{Event, EventListener};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Threads that ask about different keys rarely meet. A model checker meets all.
 const STRIPES: usize = if cfg!(loom) { 1 } else { 256 };
@@ -26,7 +28,7 @@ struct Stripe {
 }
 
 /// Why a key is here.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Standing {
     /// Somebody asks about it.
     is_asked: bool,
@@ -34,12 +36,32 @@ struct Standing {
     in_queue: u32,
     /// ... and the latest bucket in which it is there.
     latest: Option<Bucket>,
+    /// What is queued for it bears this.
+    mark: Option<Mark>,
 }
 
 impl Standing {
     /// The bucket in which the key is on its way to the store, if it is.
-    fn queued(self) -> Option<Bucket> {
+    fn queued(&self) -> Option<Bucket> {
         self.latest.filter(|_| self.in_queue > 0)
+    }
+}
+
+/// Whether what is queued for a key has been disowned: shared by all that was
+/// queued since the last time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mark(Arc<AtomicBool>);
+
+impl Mark {
+    // Relaxed: set and counted with under the stripe's lock. Who looks without it
+    // saves a write that has become needless, no more.
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True iff what bears it need not be written.
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -66,14 +88,15 @@ impl Pending {
         need: impl FnOnce(Option<Bucket>) -> Option<T>,
     ) -> Attempt<T> {
         let mut keys = self.stripe(hash).keys.lock();
-        let standing = keys.get(&hash).copied().unwrap_or_default();
-        if standing.is_asked {
+        let standing = keys.get(&hash);
+        if standing.is_some_and(|standing| standing.is_asked) {
             return Attempt::Busy;
         }
         // Under the lock: whoever asked before has remembered the outcome
         // before he let go of the key.
-        let Some(need) = need(standing.queued()) else { return Attempt::Settled };
-        keys.insert(hash, Standing { is_asked: true, ..standing });
+        let queued = standing.and_then(Standing::queued);
+        let Some(need) = need(queued) else { return Attempt::Settled };
+        keys.entry(hash).or_default().is_asked = true;
         Attempt::Held(need)
     }
 
@@ -84,15 +107,15 @@ impl Pending {
     }
 
     /// A key that is held will be on its way to the store, where it counts from
-    /// `bucket` on. From when on it counted there on its way before.
-    pub(super) fn queue(&self, hash: KeyHash, bucket: Bucket) -> Option<Bucket> {
-        let mut before = None;
+    /// `bucket` on. From when on it counted there on its way before, and what it
+    /// is to bear there.
+    pub(super) fn queue(&self, hash: KeyHash, bucket: Bucket) -> (Option<Bucket>, Mark) {
         self.change(hash, |standing| {
-            before = standing.queued();
+            let before = standing.queued();
             standing.latest = before.max(Some(bucket));
             standing.in_queue += 1;
-        });
-        before
+            (before, standing.mark.get_or_insert_default().clone())
+        })
     }
 
     /// It has not been sent after all.
@@ -109,22 +132,33 @@ impl Pending {
     }
 
     /// A key that was on its way has arrived.
-    pub(super) fn arrived(&self, hash: KeyHash) {
-        self.change(hash, |standing| standing.in_queue = standing.in_queue.saturating_sub(1));
+    pub(super) fn arrived(&self, hash: KeyHash, mark: &Mark) {
+        self.change(hash, |standing| {
+            // What was disowned meanwhile is no longer among those counted.
+            let arrived = u32::from(!mark.is_set());
+            standing.in_queue = standing.in_queue.saturating_sub(arrived);
+        });
     }
 
-    /// A key may be on its way, and is not to count for that.
+    /// A key may be on its way: it is not to count for that, nor to arrive if
+    /// that can be helped.
     pub(super) fn disown(&self, hash: KeyHash) {
-        self.change(hash, |standing| standing.in_queue = 0);
+        self.change(hash, |standing| {
+            standing.in_queue = 0;
+            if let Some(mark) = standing.mark.take() {
+                mark.set();
+            }
+        });
     }
 
-    fn change(&self, hash: KeyHash, change: impl FnOnce(&mut Standing)) {
+    fn change<T>(&self, hash: KeyHash, change: impl FnOnce(&mut Standing) -> T) -> T {
         let mut keys = self.stripe(hash).keys.lock();
         let standing = keys.entry(hash).or_default();
-        change(standing);
+        let changed = change(standing);
         if !standing.is_asked && standing.in_queue == 0 {
             keys.remove(&hash);
         }
+        changed
     }
 
     /// What to wait for until a key may no longer be pending; `None` if it is not.

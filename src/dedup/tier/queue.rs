@@ -1,5 +1,6 @@
 //! Write-behind: new keys on their way to an owned store.
 
+use super::pending::Mark;
 use crate::confirm::{Sighting, Token};
 use crate::hash::KeyHash;
 use crate::time::Bucket;
@@ -29,6 +30,7 @@ pub(crate) struct Queued {
     pub(super) key: Box<[u8]>,
     pub(super) bucket: Bucket,
     pub(super) token: Token,
+    pub(super) mark: Mark,
 }
 
 impl Queued {
@@ -70,15 +72,26 @@ impl Queue {
             && !self.writing.is_locked()
     }
 
-    /// The keys to be written next; none if there are none.
+    /// The keys to be written next; none if there are none. What has been disowned
+    /// is dropped.
     pub(crate) fn take(&self) -> Batch<'_> {
         let mut keys = self.writing.lock();
+        keys.retain(|queued| self.keeps(queued));
         while keys.len() < KEYS_PER_WRITE
             && let Some(queued) = self.waiting.pop()
         {
-            keys.push(queued);
+            if self.keeps(&queued) {
+                keys.push(queued);
+            }
         }
         Batch { queue: self, keys }
+    }
+
+    /// Counts a key out unless it is to be written.
+    fn keeps(&self, queued: &Queued) -> bool {
+        let is_disowned = queued.mark.is_set();
+        self.len.fetch_sub(is_disowned.into(), Ordering::Relaxed);
+        !is_disowned
     }
 }
 

@@ -12,7 +12,9 @@
 use super::pending::Attempt;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
-use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, StoreErrorKind, Token};
+use crate::confirm::{
+    Answer, AnsweredBy, Confirmed, Rule, Sighting, StoreError, StoreErrorKind, Token,
+};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::time::Bucket;
@@ -23,7 +25,11 @@ use event_listener::EventListener;
 /// will hear: the next ones of their keys are to be asked about in their stead.
 pub(crate) trait Unheard {
     /// Takes note of one.
-    fn unheard(&self, sighting: Sighting<'_>);
+    fn unheard(&self, sighting: &Sighting<'_>);
+
+    /// The token of one that a sighting is to be asked about in the stead of. It is
+    /// noted no longer.
+    fn recall(&self, sighting: &Sighting<'_>, rule: Rule) -> Option<Token>;
 }
 
 /// A batch on its way.
@@ -35,6 +41,8 @@ pub(crate) struct Round<'a> {
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
     won: Vec<Asking<'a>>,
+    /// The store has recorded a key that was taken back before it was won.
+    is_in_doubt: bool,
 }
 
 /// One key of a batch.
@@ -52,10 +60,13 @@ pub(crate) struct Check<'a> {
 struct Asking<'a> {
     check: Check<'a>,
     token: Token,
+    /// The token is that of an earlier sighting, of which nobody heard.
+    is_recalled: bool,
     purpose: Purpose,
 }
 
-/// What the store said to a round's questions, and to what it had to write.
+/// What the store said to a round's questions, and to what it had to write, unless it
+/// failed before.
 pub(crate) struct Replies {
     pub(crate) judged: Option<Result<Confirmed, StoreError>>,
     pub(crate) recorded: Option<Result<Confirmed, StoreError>>,
@@ -80,7 +91,15 @@ impl<'a> Round<'a> {
         table: &'a Shards,
         store: &'a (dyn Unheard + Sync),
     ) -> Self {
-        Self { tiers, table, store, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
+        Self {
+            tiers,
+            table,
+            store,
+            asking: Vec::new(),
+            put_off: Vec::new(),
+            won: Vec::new(),
+            is_in_doubt: false,
+        }
     }
 
     /// Begins the check of a key. Its verdict, if memory can give it.
@@ -99,7 +118,7 @@ impl<'a> Round<'a> {
             }
             Attempt::Busy => self.put_off.push(check),
             Attempt::Held(purpose) => {
-                let asking = Asking { check, token: tiers.draw_token(), purpose };
+                let asking = self.asking(check, purpose);
                 if self.queue(asking) {
                     let by = AnsweredBy::Primary;
                     return Some(self.settle_one(asking, Answer::New, by));
@@ -110,16 +129,30 @@ impl<'a> Round<'a> {
         None
     }
 
+    /// A key that this round holds, with the token that it is known by from here on,
+    /// wherever it goes.
+    fn asking(&self, check: Check<'a>, purpose: Purpose) -> Asking<'a> {
+        let token = self.tiers.draw_token();
+        let asking = Asking { check, token, is_recalled: false, purpose };
+        if !purpose.may_win() {
+            return asking;
+        }
+        match self.store.recall(&asking.sighting(), self.tiers.rule()) {
+            Some(token) => Asking { token, is_recalled: true, ..asking },
+            None => asking,
+        }
+    }
+
     /// Leaves a key to be written later, if there is only to write and there is room
     /// in the queue.
     fn queue(&self, asking: Asking<'_>) -> bool {
-        let Asking { check: Check { hash, key, at, .. }, token, purpose } = asking;
+        let Asking { check: Check { hash, key, at, .. }, token, purpose, .. } = asking;
         let Some(queue) = self.tiers.queue.as_ref().filter(|_| !purpose.is_question()) else {
             return false;
         };
         // Before it can arrive.
-        let before = self.tiers.pending.queue(hash, at);
-        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
+        let (before, mark) = self.tiers.pending.queue(hash, at);
+        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token, mark });
         if !is_queued {
             self.tiers.pending.unqueue(hash, before);
         }
@@ -134,6 +167,11 @@ impl<'a> Round<'a> {
     /// What the store is only to record.
     pub(crate) fn recordings(&self) -> Vec<Sighting<'a>> {
         self.sightings(|purpose| !purpose.is_question())
+    }
+
+    /// What the store is to record as new.
+    pub(crate) fn wins(&self) -> Vec<Sighting<'a>> {
+        self.sightings(|purpose| purpose == Purpose::Record)
     }
 
     fn sightings(&self, is_meant: impl Fn(Purpose) -> bool) -> Vec<Sighting<'a>> {
@@ -157,11 +195,14 @@ impl<'a> Round<'a> {
         let asking = std::mem::take(&mut self.asking);
         let questions = asking.iter().filter(|asking| asking.purpose.is_question()).count();
         let mut judged = Answers::of(judged, questions);
-        let mut recorded = Answers::of(recorded, asking.len() - questions);
+        let mut recorded = match recorded {
+            None if judged.failed.is_some() => Answers::none(None),
+            recorded => Answers::of(recorded, asking.len() - questions),
+        };
         let answered = asking.into_iter().map(|asking| {
             let answers = if asking.purpose.is_question() { &mut judged } else { &mut recorded };
             if answers.are_miscounted {
-                self.store.unheard(asking.sighting());
+                self.unheard(&asking);
             }
             (asking, answers.next())
         });
@@ -173,8 +214,11 @@ impl<'a> Round<'a> {
                 Some((answer, by)) if asking.check.index < end => {
                     verdicts[asking.check.index] = self.settle_one(asking, answer, by);
                 }
-                Some(_) => self.take_back(&asking),
-                None => self.tiers.pending.release(asking.check.hash),
+                Some((answer, _)) => {
+                    self.is_in_doubt |= answer == Answer::New && asking.purpose.may_win();
+                    self.take_back(&asking);
+                }
+                None => self.let_go(&asking),
             }
         }
         failed.map_or(Ok(()), |error| Err((end, error)))
@@ -202,8 +246,25 @@ impl<'a> Round<'a> {
 
     /// Lets go of a key whose verdict nobody will hear.
     fn take_back(&self, asking: &Asking<'_>) {
-        self.store.unheard(asking.sighting());
+        self.unheard(asking);
         self.tiers.pending.release(asking.check.hash);
+    }
+
+    /// Lets go of a key without an answer. Whoever failed to give it has taken note
+    /// if he may have recorded it; but an earlier sighting may have been recorded, too.
+    fn let_go(&self, asking: &Asking<'_>) {
+        if asking.is_recalled {
+            self.unheard(asking);
+        }
+        self.tiers.pending.release(asking.check.hash);
+    }
+
+    /// A duplicate's key stays one, heard or not: asked about in the name of what moved
+    /// it up, it would be new.
+    fn unheard(&self, asking: &Asking<'_>) {
+        if asking.purpose.may_win() {
+            self.store.unheard(&asking.sighting());
+        }
     }
 
     /// How to go on; gives their verdicts to keys that were put off and need
@@ -228,9 +289,11 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The first `completed` keys have verdicts that the caller will see.
-    pub(crate) fn keep_before(&mut self, completed: usize) {
+    /// The first `completed` keys have verdicts that the caller will see. True iff the
+    /// store may have recorded others.
+    pub(crate) fn keep_before(&mut self, completed: usize) -> bool {
         self.won.retain(|won| won.check.index >= completed);
+        self.is_in_doubt || !self.won.is_empty()
     }
 
     /// All keys have.
@@ -250,7 +313,7 @@ impl Drop for Round<'_> {
     fn drop(&mut self) {
         self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
-            self.store.unheard(won.sighting());
+            self.unheard(won);
             self.tiers.pending.disown(won.check.hash);
             self.table.forget(won.check.hash, won.check.key);
         }
@@ -270,18 +333,12 @@ impl Answers {
     /// To so many who asked. All of them, or none and an error: who is left without
     /// either would be thought a duplicate.
     fn of(reply: Option<Result<Confirmed, StoreError>>, asked: usize) -> Self {
-        let none = |failed, are_miscounted| Self {
-            answers: Vec::new().into_iter(),
-            by: AnsweredBy::Nobody,
-            failed,
-            are_miscounted,
-        };
         match reply {
-            None if asked == 0 => none(None, false),
-            None => none(Some(miscounted(0, asked)), true),
-            Some(Err(error)) => none(Some(error), false),
+            None if asked == 0 => Self::none(None),
+            None => Self::miscounted(0, asked),
+            Some(Err(error)) => Self::none(Some(error)),
             Some(Ok(Confirmed { answers, .. })) if answers.len() != asked => {
-                none(Some(miscounted(answers.len(), asked)), true)
+                Self::miscounted(answers.len(), asked)
             }
             Some(Ok(Confirmed { answers, by })) => {
                 Self { answers: answers.into_iter(), by, failed: None, are_miscounted: false }
@@ -289,12 +346,22 @@ impl Answers {
         }
     }
 
+    fn none(failed: Option<StoreError>) -> Self {
+        Self {
+            answers: Vec::new().into_iter(),
+            by: AnsweredBy::Nobody,
+            failed,
+            are_miscounted: false,
+        }
+    }
+
+    fn miscounted(given: usize, asked: usize) -> Self {
+        let cause = format!("{given} answers were given to {asked} sightings");
+        let failed = StoreError::new(StoreErrorKind::Faulty, cause);
+        Self { are_miscounted: true, ..Self::none(Some(failed)) }
+    }
+
     fn next(&mut self) -> Option<(Answer, AnsweredBy)> {
         self.answers.next().map(|answer| (answer, self.by))
     }
-}
-
-fn miscounted(given: usize, asked: usize) -> StoreError {
-    let cause = format!("{given} answers were given to {asked} sightings");
-    StoreError::new(StoreErrorKind::Faulty, cause)
 }

@@ -218,14 +218,26 @@ fn when_both_fail_the_error_names_both() {
 
 #[test]
 fn an_error_does_not_deny_what_the_primary_may_have_recorded() {
-    both(Policy::Fallback, |stage| {
-        stage.primary.is(Mood::Lost);
-        stage.fallback.is(Mood::DOWN);
-        let error = stage.confirm(&["a"]).unwrap_err();
-        assert_eq!((error.kind(), error.may_have_recorded()), (Unavailable, true));
-        stage.settle();
+    for kind in [Unavailable, Full, Refused, Fenced] {
+        both(Policy::Fallback, |stage| {
+            stage.primary.is(Mood::Lost);
+            stage.fallback.is(Mood::Fails(kind));
+            let error = stage.confirm(&["a"]).unwrap_err();
+            assert_eq!((error.kind(), error.may_have_recorded()), (kind, true));
+            stage.settle();
+            assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+        });
+    }
+}
+
+#[test]
+fn a_full_journal_does_not_deny_what_the_primary_may_have_recorded() {
+    for is_async in [false, true] {
+        let stage = Stage::new(Policy::Fallback, is_async, 100);
+        stage.primary.next([Mood::Lost, Mood::Lost]);
+        assert!(stage.confirm(&["a"]).unwrap_err().may_have_recorded());
         assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
-    });
+    }
 }
 
 #[test]

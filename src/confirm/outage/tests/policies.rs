@@ -158,6 +158,17 @@ fn refusals_and_fences_reach_the_caller_and_are_no_failure() {
 }
 
 #[test]
+fn a_refusal_does_not_deny_what_was_recorded_when_the_reply_was_lost() {
+    for kind in [Refused, Fenced] {
+        all(|policy, stage| {
+            stage.primary.next([Mood::Lost, Mood::Fails(kind)]);
+            assert_eq!(stage.confirm(&["a"]).unwrap_err().kind(), Uncertain, "{policy:?}");
+            assert_eq!(stage.confirm(&["a", "a"]).unwrap().answers, [NEW, seen(NOW)]);
+        });
+    }
+}
+
+#[test]
 fn panics_and_nonsense_are_errors_that_name_themselves() {
     let told = [
         (Mood::Panics, "panicked: as told"),

@@ -1,7 +1,7 @@
 //! Confirmers that fail as told, and guards over them, blocking and asynchronous.
 
 use crate::confirm::outage::{Admit, Breaker, Confirmed, Fallback, Guard, Health};
-use crate::confirm::outage::{OutageStats, Reject};
+use crate::confirm::outage::{Outage, OutageStats, Reject};
 use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, MemoryConfirmer, Record, Rule, Sighting, StoreError,
     StoreErrorKind, Token, at_once,
@@ -244,6 +244,35 @@ pub(super) trait Guarded: Send + Sync {
     fn stats(&self) -> OutageStats;
 }
 
+/// Calls as a deduper does: in the name of lost sightings, whose tokens are kept if
+/// nobody `hears` of these either.
+fn recalling<'key, C, P: Outage, T>(
+    guard: &Guard<C, P>,
+    sightings: &[Sighting<'key>],
+    rule: Rule,
+    call: impl FnOnce(&[Sighting<'key>]) -> T,
+    hears: impl FnOnce(&T) -> bool,
+) -> T {
+    let (mut sightings, mut recalled) = (sightings.to_vec(), Vec::new());
+    for sighting in &mut sightings {
+        if let Some(token) = guard.recall(sighting, rule) {
+            sighting.token = token;
+            recalled.push(*sighting);
+        }
+    }
+    let result = call(&sightings);
+    if !hears(&result) {
+        for sighting in &recalled {
+            guard.unheard(sighting);
+        }
+    }
+    result
+}
+
+fn hears_in_part(result: &InPart) -> bool {
+    matches!(result, Some(Ok(_)))
+}
+
 macro_rules! guarded {
     ($($policy:ty, $waiting:ty);+) => {$(
         impl Guarded for Guard<Moody, $policy> {
@@ -252,7 +281,8 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> Result<Confirmed, StoreError> {
-                at_once(self.inline().confirm(sightings, rule))
+                let call = |sightings: &[_]| at_once(self.inline().confirm(sightings, rule));
+                recalling(self, sightings, rule, call, Result::is_ok)
             }
             fn confirm_in_part(
                 &self,
@@ -260,7 +290,8 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> InPart {
-                Some(at_once(self.inline().confirm(sightings, rule)))
+                let call = |sightings: &[_]| Some(at_once(self.inline().confirm(sightings, rule)));
+                recalling(self, sightings, rule, call, hears_in_part)
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
                 at_once(self.inline().forget(keys))
@@ -285,7 +316,8 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> Result<Confirmed, StoreError> {
-                finish(self.awaiting().confirm(sightings, rule))
+                let call = |sightings: &[_]| finish(self.awaiting().confirm(sightings, rule));
+                recalling(self, sightings, rule, call, Result::is_ok)
             }
             fn confirm_in_part(
                 &self,
@@ -293,7 +325,9 @@ macro_rules! guarded {
                 sightings: &[Sighting<'_>],
                 rule: Rule,
             ) -> InPart {
-                drop_after(polls, self.awaiting().confirm(sightings, rule))
+                let confirm = async |sightings: &[_]| self.awaiting().confirm(sightings, rule).await;
+                let call = |sightings: &[_]| drop_after(polls, confirm(sightings));
+                recalling(self, sightings, rule, call, hears_in_part)
             }
             fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
                 finish(self.awaiting().forget(keys))
