@@ -808,3 +808,43 @@ fn settings_that_do_not_go_together_are_refused() {
         ]
     );
 }
+
+/// A process that shares a store with others, and has its own clock.
+fn one_of_several(store: &Arc<Store>, lateness: Option<Duration>) -> (Tiered, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let builder = Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(store), Ownership::Shared, Reject);
+    let builder = match lateness {
+        Some(lateness) => builder.event_time(lateness),
+        None => builder,
+    };
+    (builder.build().unwrap(), clock)
+}
+
+#[test]
+fn a_process_whose_clock_is_ahead_leaves_others_their_records() {
+    let store = Arc::new(Store::default());
+    let [(winner, _), (other, _), (ahead, clock)] = [(); 3].map(|()| one_of_several(&store, None));
+    assert_eq!(winner.check(b"key"), Ok(Verdict::Unique));
+    clock.advance(Duration::from_secs(60));
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(other.check(b"key"), Ok(Verdict::Duplicate));
+    // Dead for all whose clocks are no more than a minute apart.
+    clock.advance(SPAN + WIDTH);
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(store.look(&[b"key"]), Ok(vec![None]));
+}
+
+#[test]
+fn a_process_whose_records_are_ahead_leaves_others_theirs() {
+    let store = Arc::new(Store::default());
+    let [(winner, _), (other, _), (ahead, _)] =
+        [(); 3].map(|()| one_of_several(&store, Some(Duration::ZERO)));
+    let [here, there] = [1_000, 4_600].map(Timestamp::from_secs);
+    assert_eq!(winner.check_at(b"key", here), Ok(Verdict::Unique));
+    assert_eq!(ahead.check_at(b"another", there), Ok(Verdict::Unique));
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(other.check_at(b"key", here), Ok(Verdict::Duplicate));
+}

@@ -133,6 +133,10 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// expired keys. One call of the store may take longer than what is left of
     /// the `budget`.
     ///
+    /// A store that is [`Shared`](crate::confirm::Ownership::Shared) is told of keys that
+    /// have expired for every process whose clock is at most a minute behind this
+    /// one's; in event time, of none: how it is cleaned then is said there.
+    ///
     /// # Errors
     ///
     /// [`CheckError::Unconfirmed`] or [`CheckError::Uncertain`] if the store

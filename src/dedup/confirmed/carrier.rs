@@ -149,7 +149,9 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
         self.flush()?;
         let (store, rule) = (self.face.store(), self.dedup.behind().tiers.rule());
         while store.write_back(rule).await? && start.elapsed() < budget {}
-        store.expire(self.dedup.expired()).await?;
+        if let Some(before) = self.dedup.expired() {
+            store.expire(before).await?;
+        }
         Ok(is_done)
     }
 
