@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore, Ownership,
-    Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
+    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, Fallback, MemoryConfirmer, Outage,
+    OwnedStore, Ownership, Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
@@ -847,4 +847,47 @@ fn a_process_whose_records_are_ahead_leaves_others_theirs() {
     assert_eq!(ahead.check_at(b"another", there), Ok(Verdict::Unique));
     ahead.maintain(Duration::ZERO).unwrap();
     assert_eq!(other.check_at(b"key", here), Ok(Verdict::Duplicate));
+}
+
+/// Keys that were won here, checked in later buckets while the store cannot answer.
+fn known_in_an_outage<P: Outage<Instead: Confirmer>>(outage: P) {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(&store), Ownership::Shared, outage)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    for _ in 0..2 * BUCKETS {
+        clock.advance(WIDTH);
+        store.fail_next(Fault::Refused);
+        assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+        assert!(store.faults.lock().unwrap().is_empty(), "the store is asked to move it up");
+    }
+    store.fail_next(Fault::Refused);
+    assert_eq!(dedup.check(b"new"), Ok(Verdict::Unconfirmed));
+}
+
+#[test]
+fn a_key_that_memory_knows_is_let_through_by_no_outage() {
+    known_in_an_outage(Admit);
+    known_in_an_outage(Fallback::new(MemoryConfirmer::new()));
+}
+
+#[test]
+fn a_key_forgotten_elsewhere_is_new_when_the_store_says_so() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(&store), Ownership::Shared, Admit)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    store.forget(&[b"key"]).unwrap();
+    clock.advance(WIDTH);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
 }

@@ -77,6 +77,9 @@ impl Drop for Hold<'_> {
 enum Purpose {
     /// To judge the key: memory cannot.
     Judge,
+    /// To move up, in a sliding window that others share, a key that was new here.
+    /// Only the store can say that it was forgotten elsewhere meanwhile.
+    Renew,
     /// To record a key that is surely new.
     Record,
     /// To move a duplicate up in a sliding window.
@@ -86,13 +89,15 @@ enum Purpose {
 impl Purpose {
     /// Has the store a question to answer, or only something to write?
     const fn is_question(self) -> bool {
-        matches!(self, Self::Judge)
+        matches!(self, Self::Judge | Self::Renew)
     }
 
     const fn verdict(self, answer: Answer, by: AnsweredBy) -> Verdict {
         match (self, answer, by) {
             (Self::Refresh, ..) | (_, Answer::Seen(_), _) => Verdict::Duplicate,
             (_, Answer::New, AnsweredBy::Primary) => Verdict::Unique,
+            // Who answers in the store's place knows less than memory.
+            (Self::Renew, Answer::New, _) => Verdict::Duplicate,
             (_, Answer::New, _) => Verdict::Unconfirmed,
         }
     }
@@ -157,8 +162,9 @@ impl Tiers {
         match queued.or_else(|| table.recall(hash, key, at)) {
             Some(bucket) if !self.rule.is_sliding() || bucket >= at => None,
             Some(_) if self.is_exclusive => Some(Purpose::Refresh),
+            Some(_) => Some(Purpose::Renew),
             None if self.is_surely_new(table, hash, key, at) => Some(Purpose::Record),
-            _ => Some(Purpose::Judge),
+            None => Some(Purpose::Judge),
         }
     }
 
@@ -173,7 +179,7 @@ impl Tiers {
         match self.purpose(table, hash, key, at, self.pending.on_its_way(hash)) {
             None | Some(Purpose::Refresh) => Some(true),
             Some(Purpose::Record) => Some(false),
-            Some(Purpose::Judge) => None,
+            Some(Purpose::Judge | Purpose::Renew) => None,
         }
     }
 
