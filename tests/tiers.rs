@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, Fallback, MemoryConfirmer, Outage,
-    OwnedStore, Ownership, Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
+    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, Fallback, MAX_KEY_BYTES,
+    MemoryConfirmer, Outage, OwnedStore, Ownership, Record, Reject, Rule, Sighting, StoreError,
+    StoreErrorKind,
 };
 use hapax::{
     BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
@@ -33,13 +34,26 @@ enum Fault {
     ReplyLost,
 }
 
-/// A store in memory that fails when told, and counts its calls.
+/// A store in memory that fails when told, counts its calls, and takes neither
+/// long keys nor those that begin with [`UNWELCOME`].
 #[derive(Default)]
 struct Store {
     inner: MemoryConfirmer,
     faults: Mutex<Vec<Fault>>,
     judged: AtomicUsize,
     recorded: AtomicUsize,
+}
+
+const UNWELCOME: &[u8] = b"unwelcome";
+
+fn check_welcome(sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+    let is_welcome = |sighting: &Sighting<'_>| {
+        sighting.key.len() <= MAX_KEY_BYTES && !sighting.key.starts_with(UNWELCOME)
+    };
+    if sightings.iter().all(is_welcome) {
+        return Ok(());
+    }
+    Err(StoreError::new(StoreErrorKind::Refused, "injected"))
 }
 
 impl Store {
@@ -67,6 +81,7 @@ impl Store {
 impl Confirmer for Store {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         self.judged.fetch_add(sightings.len(), Ordering::Relaxed);
+        check_welcome(sightings)?;
         self.run(|| self.inner.confirm(sightings, rule))
     }
 
@@ -85,6 +100,7 @@ impl Confirmer for Store {
 
 impl OwnedStore for Store {
     fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        check_welcome(sightings)?;
         self.recorded.fetch_add(sightings.len(), Ordering::Relaxed);
         self.run(|| self.inner.record(sightings))
     }
@@ -890,4 +906,82 @@ fn a_key_forgotten_elsewhere_is_new_when_the_store_says_so() {
     store.forget(&[b"key"]).unwrap();
     clock.advance(WIDTH);
     assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+}
+
+fn refusal<T>(result: Result<T, CheckError>) -> bool {
+    let Err(CheckError::Unconfirmed(error)) = result else { return false };
+    error.kind() == StoreErrorKind::Refused
+}
+
+#[test]
+fn a_key_too_long_for_the_store_is_not_queued() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    let long = vec![7; MAX_KEY_BYTES + 1];
+    assert!(refusal(dedup.check(&long)));
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert!(refusal(dedup.check(&long)), "it was not recorded");
+    assert_eq!(dedup.check(&long[1..]), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+}
+
+#[test]
+fn a_queued_key_that_the_store_refuses_holds_no_other_up() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    let is_unwelcome = |key: u8| key % 30 == 7;
+    let queued_key = |key: u8| {
+        if is_unwelcome(key) { [UNWELCOME, &[key]].concat() } else { vec![key] }
+    };
+    let keys: Vec<_> = (0..100).map(queued_key).collect();
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    dedup.check_batch(&keys, &mut verdicts).unwrap();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Unique));
+    assert!(refusal(dedup.flush()));
+    let found = store.look(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    for (key, found) in (0..100).zip(&found) {
+        assert_eq!(found.is_none(), is_unwelcome(key), "{key}");
+    }
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 4);
+    // Those that came later are not held up either, and maintenance goes on.
+    assert_eq!(dedup.check(b"later"), Ok(Verdict::Unique));
+    assert!(refusal(dedup.maintain(Duration::from_secs(1))));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 4);
+    assert_eq!(dedup.check(&keys[7]), Ok(Verdict::Duplicate), "it is still on its way");
+}
+
+#[test]
+fn more_refused_keys_than_one_write_tries_hold_no_other_up() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    for key in 0..50_u8 {
+        assert_eq!(dedup.check(&[UNWELCOME, &[key]].concat()), Ok(Verdict::Unique));
+    }
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    let flushes = (1..100).find(|_| {
+        assert!(refusal(dedup.flush()));
+        dedup.stats().confirmer.unwrap().queued == 50
+    });
+    assert!(flushes.is_some());
+    assert!(store.look(&[b"key"]).unwrap()[0].is_some());
+}
+
+#[test]
+fn a_batch_is_completed_up_to_the_key_that_the_store_refuses() {
+    for dedup in [shared(&Arc::default()), owner(&Arc::default())] {
+        for place in 0..9 {
+            let mut keys: Vec<_> = (0..9).map(|key| vec![place, key]).collect();
+            keys[usize::from(place)] = UNWELCOME.to_vec();
+            let mut verdicts = vec![Verdict::Late; keys.len()];
+            let error = dedup.check_batch(&keys, &mut verdicts).unwrap_err();
+            assert_eq!(error.completed, usize::from(place));
+            assert!(verdicts[..error.completed].iter().all(|verdict| verdict.is_unique()));
+            for (index, key) in keys.iter().enumerate().filter(|(_, key)| *key != UNWELCOME) {
+                let is_new = dedup.check(key).unwrap().is_unique();
+                assert_eq!(is_new, index > error.completed, "{index} of {place}");
+            }
+        }
+    }
 }

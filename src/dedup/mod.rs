@@ -70,7 +70,7 @@ impl<C, P> Behind<C, P> {
     /// nothing.
     fn write_some(
         &self,
-        write: impl FnOnce(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
+        write: impl Fn(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
         let owned = self.ownership.owned(self.guard.primary());
         let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Ok(false) };
@@ -78,8 +78,7 @@ impl<C, P> Behind<C, P> {
         if batch.is_empty() {
             return Ok(false);
         }
-        write(owned, &batch.sightings())?;
-        self.tiers.arrived(batch);
+        self.tiers.write(batch, |sightings| write(owned, sightings))?;
         Ok(true)
     }
 }

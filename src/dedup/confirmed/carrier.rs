@@ -146,12 +146,13 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
     pub(super) async fn maintain(&self, budget: Duration) -> Result<bool, CheckError> {
         let start = Instant::now();
         let is_done = self.dedup.maintain_tiers(budget);
-        self.flush()?;
+        let flushed = self.flush();
         let (store, rule) = (self.face.store(), self.dedup.behind().tiers.rule());
         while store.write_back(rule).await? && start.elapsed() < budget {}
         if let Some(before) = self.dedup.expired() {
             store.expire(before).await?;
         }
+        flushed?;
         Ok(is_done)
     }
 

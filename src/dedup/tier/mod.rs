@@ -22,7 +22,7 @@ mod round;
 pub(crate) use queue::{Batch, Queue};
 pub(crate) use round::{Check, Next, Replies, Round, Unheard};
 
-use crate::confirm::{Answer, AnsweredBy, Rule, Token};
+use crate::confirm::{Answer, AnsweredBy, Rule, Sighting, StoreError, Token};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::stats::StripedCounter;
@@ -137,9 +137,17 @@ impl Tiers {
         self.queue.as_ref()
     }
 
-    /// Keys that were on their way have arrived.
-    pub(crate) fn arrived(&self, batch: Batch<'_>) {
-        batch.written(|queued| self.pending.arrived(queued.hash));
+    /// Has `write` record keys that are on their way.
+    ///
+    /// # Errors
+    ///
+    /// The store's; what is not written stays on its way.
+    pub(crate) fn write(
+        &self,
+        batch: Batch<'_>,
+        write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        batch.write(write, |queued| self.pending.arrived(queued.hash))
     }
 
     /// Does memory still know all keys that the store has?

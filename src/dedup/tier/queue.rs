@@ -1,6 +1,6 @@
 //! Write-behind: new keys on their way to an owned store.
 
-use crate::confirm::{Sighting, Token};
+use crate::confirm::{Sighting, StoreError, StoreErrorKind, Token};
 use crate::hash::KeyHash;
 use crate::time::Bucket;
 use crossbeam_queue::ArrayQueue;
@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Written at once, at most.
 const KEYS_PER_WRITE: usize = 1_024;
+
+/// After so many keys that the store refuses, one by one, a write ends: checks write,
+/// and where all is refused none of them is to make a thousand calls.
+const REFUSALS_PER_WRITE: usize = 8;
 
 /// A bounded queue of keys whose verdicts have been given, and that are not yet in
 /// the store.
@@ -93,15 +97,41 @@ impl Batch<'_> {
         self.keys.is_empty()
     }
 
-    pub(crate) fn sightings(&self) -> Vec<Sighting<'_>> {
-        self.keys.iter().map(Queued::sighting).collect()
-    }
-
-    /// They are in the store; each is shown to `visit`.
-    pub(super) fn written(mut self, mut visit: impl FnMut(&Queued)) {
-        self.queue.len.fetch_sub(self.keys.len(), Ordering::Relaxed);
-        for queued in self.keys.drain(..) {
-            visit(&queued);
+    /// Has `write` record them, fewer at a time where the store refuses some, so that
+    /// one of these does not hold up the others. Each that arrives is shown to `arrived`.
+    ///
+    /// # Errors
+    ///
+    /// The store's; what is not written stays queued, what was refused behind the rest.
+    pub(crate) fn write(
+        mut self,
+        mut write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
+        mut arrived: impl FnMut(&Queued),
+    ) -> Result<(), StoreError> {
+        let (mut refused, mut at_once, mut failed) = (0, self.keys.len(), None);
+        while refused < self.keys.len().min(REFUSALS_PER_WRITE) {
+            let part = refused..self.keys.len().min(refused + at_once);
+            let sightings: Vec<_> = self.keys[part.clone()].iter().map(Queued::sighting).collect();
+            match write(&sightings) {
+                Ok(()) => {
+                    self.queue.len.fetch_sub(part.len(), Ordering::Relaxed);
+                    self.keys.drain(part).for_each(|queued| arrived(&queued));
+                }
+                Err(error) if error.kind() == StoreErrorKind::Refused && part.len() > 1 => {
+                    at_once = part.len() / 2;
+                }
+                Err(error) => {
+                    let is_refused = error.kind() == StoreErrorKind::Refused;
+                    failed = Some(error);
+                    if !is_refused {
+                        break;
+                    }
+                    (refused, at_once) = (refused + 1, self.keys.len());
+                }
+            }
         }
+        // The next write begins with what this one has not tried.
+        self.keys.rotate_left(refused);
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -12,7 +12,9 @@
 use super::pending::Attempt;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
-use crate::confirm::{Answer, AnsweredBy, Confirmed, Sighting, StoreError, StoreErrorKind, Token};
+use crate::confirm::{
+    Answer, AnsweredBy, Confirmed, MAX_KEY_BYTES, Sighting, StoreError, StoreErrorKind, Token,
+};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::time::Bucket;
@@ -32,6 +34,8 @@ pub(crate) struct Round<'a> {
     table: &'a Shards,
     store: &'a (dyn Unheard + Sync),
     asking: Vec<Asking<'a>>,
+    /// So many keys are asked about together, at most.
+    at_once: usize,
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
     won: Vec<Asking<'a>>,
@@ -61,6 +65,16 @@ pub(crate) struct Replies {
     pub(crate) recorded: Option<Result<Confirmed, StoreError>>,
 }
 
+impl Replies {
+    /// Does the store refuse any of it? It has not failed then.
+    fn are_refused(&self) -> bool {
+        [&self.judged, &self.recorded]
+            .into_iter()
+            .flatten()
+            .any(|reply| matches!(reply, Err(error) if error.kind() == StoreErrorKind::Refused))
+    }
+}
+
 /// How a round goes on.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -80,7 +94,15 @@ impl<'a> Round<'a> {
         table: &'a Shards,
         store: &'a (dyn Unheard + Sync),
     ) -> Self {
-        Self { tiers, table, store, asking: Vec::new(), put_off: Vec::new(), won: Vec::new() }
+        Self {
+            tiers,
+            table,
+            store,
+            asking: Vec::new(),
+            at_once: usize::MAX,
+            put_off: Vec::new(),
+            won: Vec::new(),
+        }
     }
 
     /// Begins the check of a key. Its verdict, if memory can give it.
@@ -110,13 +132,13 @@ impl<'a> Round<'a> {
         None
     }
 
-    /// Leaves a key to be written later, if there is only to write and there is room
-    /// in the queue.
+    /// Leaves a key to be written later, if there is only to write, there is room
+    /// in the queue, and no store refuses it for its length: its caller is to hear of
+    /// that.
     fn queue(&self, asking: Asking<'_>) -> bool {
         let Asking { check: Check { hash, key, at, .. }, token, purpose } = asking;
-        let Some(queue) = self.tiers.queue.as_ref().filter(|_| !purpose.is_question()) else {
-            return false;
-        };
+        let may_wait = !purpose.is_question() && key.len() <= MAX_KEY_BYTES;
+        let Some(queue) = self.tiers.queue.as_ref().filter(|_| may_wait) else { return false };
         // Before it can arrive.
         let before = self.tiers.pending.queue(hash, at);
         let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
@@ -137,11 +159,19 @@ impl<'a> Round<'a> {
     }
 
     fn sightings(&self, is_meant: impl Fn(Purpose) -> bool) -> Vec<Sighting<'a>> {
-        let meant = self.asking.iter().filter(|asking| is_meant(asking.purpose));
+        let asked = self.asking[..self.asked()].iter();
+        let meant = asked.filter(|asking| is_meant(asking.purpose));
         meant.map(Asking::sighting).collect()
     }
 
-    /// Gives all that was asked about its verdict.
+    /// How many keys are asked about next, in the batch's order.
+    fn asked(&self) -> usize {
+        self.asking.len().min(self.at_once)
+    }
+
+    /// Gives all that was asked about its verdict. If the store refuses some of it, half
+    /// as much is to be asked about next, with the same tokens: so that in the end all keys
+    /// before the first that it refuses have theirs.
     ///
     /// # Errors
     ///
@@ -153,8 +183,13 @@ impl<'a> Round<'a> {
         replies: Replies,
         verdicts: &mut [Verdict],
     ) -> Result<(), Stop> {
+        if self.asked() > 1 && replies.are_refused() {
+            self.at_once = self.asked() / 2;
+            return Ok(());
+        }
         let Replies { judged, recorded } = replies;
-        let asking = std::mem::take(&mut self.asking);
+        let later = self.asking.split_off(self.asked());
+        let asking = std::mem::replace(&mut self.asking, later);
         let questions = asking.iter().filter(|asking| asking.purpose.is_question()).count();
         let mut judged = Answers::of(judged, questions);
         let mut recorded = Answers::of(recorded, asking.len() - questions);
