@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use std::future::Future as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
@@ -953,18 +953,15 @@ fn a_queued_key_that_the_store_refuses_holds_no_other_up() {
 }
 
 #[test]
-fn more_refused_keys_than_one_write_tries_hold_no_other_up() {
+fn many_refused_keys_hold_no_other_up() {
     let store = Arc::new(Store::default());
     let dedup = behind(&store, 1_000);
     for key in 0..50_u8 {
         assert_eq!(dedup.check(&[UNWELCOME, &[key]].concat()), Ok(Verdict::Unique));
     }
     assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
-    let flushes = (1..100).find(|_| {
-        assert!(refusal(dedup.flush()));
-        dedup.stats().confirmer.unwrap().queued == 50
-    });
-    assert!(flushes.is_some());
+    assert!(refusal(dedup.flush()));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 50);
     assert!(store.look(&[b"key"]).unwrap()[0].is_some());
 }
 
@@ -983,5 +980,97 @@ fn a_batch_is_completed_up_to_the_key_that_the_store_refuses() {
                 assert_eq!(is_new, index > error.completed, "{index} of {place}");
             }
         }
+    }
+}
+
+/// An owned store that has its deduper queue more keys whenever it writes some.
+#[derive(Default)]
+struct Fed {
+    inner: MemoryConfirmer,
+    dedup: OnceLock<Arc<Deduper<Arc<Self>>>>,
+    keys_per_write: u32,
+    fed: AtomicUsize,
+}
+
+impl Fed {
+    /// No test waits for ever.
+    const MOST: usize = 200_000;
+
+    fn feed(&self) {
+        let Some(dedup) = self.dedup.get() else { return };
+        for _ in 0..self.keys_per_write {
+            let number = self.fed.fetch_add(1, Ordering::Relaxed);
+            if number < Self::MOST {
+                assert_eq!(dedup.check(&number.to_le_bytes()), Ok(Verdict::Unique));
+            }
+        }
+    }
+
+    /// A deduper with one key on its way.
+    fn deduper(keys_per_write: u32) -> (Arc<Deduper<Arc<Self>>>, Arc<Self>) {
+        let store = Arc::new(Self { keys_per_write, ..Self::default() });
+        let dedup = Deduper::builder(Window::unbounded())
+            .capacity(1_000)
+            .write_behind(1 << 20)
+            .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+            .build()
+            .unwrap();
+        let dedup = Arc::new(dedup);
+        assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+        assert!(store.dedup.set(Arc::clone(&dedup)).is_ok());
+        (dedup, store)
+    }
+}
+
+impl Confirmer for Fed {
+    fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
+        self.inner.confirm(sightings, rule)
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.inner.look(keys)
+    }
+
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.inner.forget(keys)
+    }
+}
+
+impl OwnedStore for Fed {
+    fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        self.feed();
+        self.inner.record(sightings)
+    }
+
+    fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+        self.inner.recover(visit)
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.inner.bind(width)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.inner.epoch()
+    }
+}
+
+#[test]
+fn what_is_queued_meanwhile_keeps_no_flush_from_its_end() {
+    let (dedup, store) = Fed::deduper(1);
+    dedup.flush().unwrap();
+    assert_eq!(store.fed.load(Ordering::Relaxed), 1);
+    assert!(store.look(&[b"key"]).unwrap()[0].is_some());
+    dedup.forget(b"key").unwrap();
+    assert_eq!(store.fed.load(Ordering::Relaxed), 2);
+    assert_eq!(store.look(&[b"key"]), Ok(vec![None]));
+}
+
+#[test]
+fn maintenance_writes_no_longer_than_its_budget() {
+    let (dedup, store) = Fed::deduper(5_000);
+    for writes in 1..=3 {
+        dedup.maintain(Duration::ZERO).unwrap();
+        assert_eq!(store.fed.load(Ordering::Relaxed), writes * 5_000, "one write a call");
     }
 }

@@ -1,7 +1,7 @@
 //! How calls reach the store, and how its answers come back.
 
 use super::super::batch::{Stop, same_length, stopped};
-use super::super::tier::{Next, Queue, Replies, Round};
+use super::super::tier::{Next, Queue, REFUSALS_PER_CHECK, Replies, Round};
 use super::super::{BatchError, Behind, CheckError, Deduper};
 use crate::confirm::{AsyncConfirmer, Course, Outage, OwnedStore, Rule, Sighting, StoreError};
 use crate::time::Timestamp;
@@ -146,7 +146,7 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
     pub(super) async fn maintain(&self, budget: Duration) -> Result<bool, CheckError> {
         let start = Instant::now();
         let is_done = self.dedup.maintain_tiers(budget);
-        let flushed = self.flush();
+        let flushed = self.flush_while(|| start.elapsed() < budget);
         let (store, rule) = (self.face.store(), self.dedup.behind().tiers.rule());
         while store.write_back(rule).await? && start.elapsed() < budget {}
         if let Some(before) = self.dedup.expired() {
@@ -156,24 +156,28 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
         Ok(is_done)
     }
 
-    /// Writes all that is queued.
+    /// Writes all that is queued now.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        while self.write_some()? {}
-        Ok(())
+        self.flush_while(|| true)
+    }
+
+    /// Writes what is queued now, some at least, as long as `may_go_on`.
+    fn flush_while(&self, may_go_on: impl Fn() -> bool) -> Result<(), StoreError> {
+        self.dedup.behind().write_queued(may_go_on, self.writer())
     }
 
     /// Writes some of what is queued if there is enough of it. A failure is not this
     /// check's: the keys stay queued, and when the queue is full checks wait for
     /// the store themselves.
     pub(super) fn write_if_due(&self) {
-        if F::CHECKS_WRITE && self.dedup.behind().tiers.queue().is_some_and(Queue::is_due) {
-            let _ = self.write_some();
+        let behind = self.dedup.behind();
+        if F::CHECKS_WRITE && behind.tiers.queue().is_some_and(Queue::is_due) {
+            behind.write_some(REFUSALS_PER_CHECK, self.writer());
         }
     }
 
-    fn write_some(&self) -> Result<bool, StoreError> {
-        let behind = self.dedup.behind();
-        let rule = behind.tiers.rule();
-        behind.write_some(|owned, sightings| self.face.write(owned, sightings, rule))
+    fn writer(&self) -> impl Fn(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError> {
+        let rule = self.dedup.behind().tiers.rule();
+        move |owned, sightings| self.face.write(owned, sightings, rule)
     }
 }

@@ -19,7 +19,7 @@ mod pending;
 mod queue;
 mod round;
 
-pub(crate) use queue::{Batch, Queue};
+pub(crate) use queue::{Batch, Queue, REFUSALS_PER_CHECK, Written};
 pub(crate) use round::{Check, Next, Replies, Round, Unheard};
 
 use crate::confirm::{Answer, AnsweredBy, Rule, Sighting, StoreError, Token};
@@ -137,17 +137,14 @@ impl Tiers {
         self.queue.as_ref()
     }
 
-    /// Has `write` record keys that are on their way.
-    ///
-    /// # Errors
-    ///
-    /// The store's; what is not written stays on its way.
+    /// Has `write` record keys that are on their way: see [`Batch::write`].
     pub(crate) fn write(
         &self,
         batch: Batch<'_>,
+        most_refusals: usize,
         write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        batch.write(write, |queued| self.pending.arrived(queued.hash))
+    ) -> Written {
+        batch.write(most_refusals, write, |queued| self.pending.arrived(queued.hash))
     }
 
     /// Does memory still know all keys that the store has?

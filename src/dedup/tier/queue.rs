@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Written at once, at most.
 const KEYS_PER_WRITE: usize = 1_024;
 
-/// After so many keys that the store refuses, one by one, a write ends: checks write,
-/// and where all is refused none of them is to make a thousand calls.
-const REFUSALS_PER_WRITE: usize = 8;
+/// After so many keys that the store refuses, one by one, a check's write ends: where
+/// all is refused no check is to make a thousand calls.
+pub(crate) const REFUSALS_PER_CHECK: usize = 8;
 
 /// A bounded queue of keys whose verdicts have been given, and that are not yet in
 /// the store.
@@ -93,45 +93,59 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// Has `write` record them, fewer at a time where the store refuses some, so that
-    /// one of these does not hold up the others. Each that arrives is shown to `arrived`.
-    ///
-    /// # Errors
-    ///
-    /// The store's; what is not written stays queued, what was refused behind the rest.
+    /// one of these does not hold up the others; it ends after `most_refusals` of them.
+    /// Each that arrives is shown to `arrived`. What is not written stays queued, what
+    /// was refused behind the rest.
     pub(crate) fn write(
         mut self,
+        most_refusals: usize,
         mut write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
         mut arrived: impl FnMut(&Queued),
-    ) -> Result<(), StoreError> {
-        let (mut refused, mut at_once, mut failed) = (0, self.keys.len(), None);
-        while refused < self.keys.len().min(REFUSALS_PER_WRITE) {
-            let part = refused..self.keys.len().min(refused + at_once);
+    ) -> Written {
+        let mut written = Written::NOTHING;
+        let mut at_once = self.keys.len();
+        while !written.has_failed() && written.refused < self.keys.len().min(most_refusals) {
+            let part = written.refused..self.keys.len().min(written.refused + at_once);
             let sightings: Vec<_> = self.keys[part.clone()].iter().map(Queued::sighting).collect();
             match write(&sightings) {
                 Ok(()) => {
+                    written.keys += part.len();
                     self.queue.len.fetch_sub(part.len(), Ordering::Relaxed);
                     self.keys.drain(part).for_each(|queued| arrived(&queued));
                 }
-                Err(error) if error.kind() == StoreErrorKind::Refused && part.len() > 1 => {
-                    at_once = part.len() / 2;
-                }
+                Err(error) if is_refusal(&error) && part.len() > 1 => at_once = part.len() / 2,
                 Err(error) => {
-                    let is_refused = error.kind() == StoreErrorKind::Refused;
-                    failed = Some(error);
-                    if !is_refused {
-                        break;
-                    }
-                    (refused, at_once) = (refused + 1, self.keys.len());
+                    written.refused += usize::from(is_refusal(&error));
+                    written.result = Err(error);
+                    at_once = self.keys.len();
                 }
             }
         }
         // The next write begins with what this one has not tried.
-        self.keys.rotate_left(refused);
-        failed.map_or(Ok(()), Err)
+        self.keys.rotate_left(written.refused);
+        written
     }
+}
+
+/// How a write went.
+pub(crate) struct Written {
+    /// So many keys have arrived, ...
+    pub(crate) keys: usize,
+    /// ... so many the store refused.
+    pub(crate) refused: usize,
+    pub(crate) result: Result<(), StoreError>,
+}
+
+impl Written {
+    pub(crate) const NOTHING: Self = Self { keys: 0, refused: 0, result: Ok(()) };
+
+    /// Did the store fail, rather than refuse some keys?
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(&self.result, Err(error) if !is_refusal(error))
+    }
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    error.kind() == StoreErrorKind::Refused
 }
