@@ -9,8 +9,8 @@ use hapax::confirm::{
     StoreErrorKind,
 };
 use hapax::{
-    BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
-    Verdict, Window,
+    BatchErrorKind, CheckError, ConfigProblem, Deduper, KeyHash, ManualClock, Mode, OnFull,
+    Timestamp, Verdict, Window,
 };
 use proptest::prelude::*;
 use std::future::Future as _;
@@ -1072,5 +1072,33 @@ fn maintenance_writes_no_longer_than_its_budget() {
     for writes in 1..=3 {
         dedup.maintain(Duration::ZERO).unwrap();
         assert_eq!(store.fed.load(Ordering::Relaxed), writes * 5_000, "one write a call");
+    }
+}
+
+#[test]
+fn a_key_is_not_taken_for_another_one_on_its_way() {
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .mode(Mode::verified())
+        .hash_with(|_| KeyHash::new(7))
+        .write_behind(1_000)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    for key in [b"one", b"two", b"six"] {
+        assert_eq!(dedup.contains(key), Ok(false));
+        assert_eq!(dedup.check(key), Ok(Verdict::Unique));
+        assert_eq!(dedup.check(key), Ok(Verdict::Duplicate));
+        assert_eq!(dedup.contains(key), Ok(true));
+    }
+    dedup.flush().unwrap();
+    let mut verdicts = [Verdict::Late; 5];
+    dedup.check_batch(&[b"two", b"new", b"ten", b"new", b"one"], &mut verdicts).unwrap();
+    assert_eq!(verdicts.map(Verdict::is_unique), [false, true, true, false, false]);
+    drop(dedup);
+    let next = owner(&store);
+    for key in [b"one", b"two", b"six", b"new", b"ten"] {
+        assert_eq!(next.check(key), Ok(Verdict::Duplicate));
     }
 }

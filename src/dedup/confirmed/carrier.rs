@@ -129,7 +129,7 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
         self.dedup.follow_clock();
         let hash = hasher.hash(key);
         let hold = loop {
-            match self.dedup.behind().tiers.hold(hash) {
+            match self.dedup.behind().tiers.hold(hash, key) {
                 Ok(hold) => break hold,
                 Err(Some(listener)) => self.face.wait(listener).await,
                 Err(None) => {}

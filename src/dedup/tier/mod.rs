@@ -144,7 +144,7 @@ impl Tiers {
         most_refusals: usize,
         write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
     ) -> Written {
-        batch.write(most_refusals, write, |queued| self.pending.arrived(queued.hash))
+        batch.write(most_refusals, write, |queued| self.pending.arrived(queued.hash, &queued.key))
     }
 
     /// Does memory still know all keys that the store has?
@@ -181,7 +181,7 @@ impl Tiers {
         key: &[u8],
         at: Bucket,
     ) -> Option<bool> {
-        match self.purpose(table, hash, key, at, self.pending.on_its_way(hash)) {
+        match self.purpose(table, hash, key, at, self.pending.on_its_way(hash, key)) {
             None | Some(Purpose::Refresh) => Some(true),
             Some(Purpose::Record) => Some(false),
             Some(Purpose::Judge | Purpose::Renew) => None,
@@ -242,8 +242,12 @@ impl Tiers {
 
     /// Makes a key the caller's, so that nobody asks about it meanwhile; or what
     /// to wait for before trying again.
-    pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
-        match self.pending.hold(hash, |_| Some(())) {
+    pub(crate) fn hold(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Result<Hold<'_>, Option<EventListener>> {
+        match self.pending.hold(hash, key, |_| Some(())) {
             Attempt::Held(()) => Ok(Hold { tiers: self, hash }),
             _ => Err(self.pending.listen(hash)),
         }

@@ -5,6 +5,7 @@ use crate::hash::KeyHash;
 use crate::time::Bucket;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Written at once, at most.
@@ -30,7 +31,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(super) hash: KeyHash,
-    pub(super) key: Box<[u8]>,
+    pub(super) key: Arc<[u8]>,
     pub(super) bucket: Bucket,
     pub(super) token: Token,
 }

@@ -20,6 +20,7 @@ use crate::shard::Shards;
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
+use std::sync::Arc;
 
 /// Takes note of sightings that the store may have answered, and of which nobody
 /// will hear: the next ones of their keys are to be asked about in their stead.
@@ -114,7 +115,7 @@ impl<'a> Round<'a> {
             return None;
         }
         let Check { hash, key, at, .. } = check;
-        match tiers.pending.hold(hash, |queued| tiers.purpose(table, hash, key, at, queued)) {
+        match tiers.pending.hold(hash, key, |queued| tiers.purpose(table, hash, key, at, queued)) {
             Attempt::Settled => {
                 tiers.counts.duplicates.add(1);
                 return Some(Verdict::Duplicate);
@@ -139,9 +140,10 @@ impl<'a> Round<'a> {
         let Asking { check: Check { hash, key, at, .. }, token, purpose } = asking;
         let may_wait = !purpose.is_question() && key.len() <= MAX_KEY_BYTES;
         let Some(queue) = self.tiers.queue.as_ref().filter(|_| may_wait) else { return false };
+        let key = Arc::from(key);
         // Before it can arrive.
-        let before = self.tiers.pending.queue(hash, at);
-        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token });
+        let Some(before) = self.tiers.pending.queue(hash, &key, at) else { return false };
+        let is_queued = queue.push(Queued { hash, key, bucket: at, token });
         if !is_queued {
             self.tiers.pending.unqueue(hash, before);
         }
