@@ -150,3 +150,72 @@ impl Written {
 fn is_refusal(error: &StoreError) -> bool {
     error.kind() == StoreErrorKind::Refused
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: u8 = 100;
+
+    fn queue() -> Queue {
+        let queue = Queue::new(KEYS.into());
+        for number in 0..KEYS {
+            let (hash, token) = (KeyHash::new(number.into()), Token::new(number.into()));
+            let key = Arc::from([number]);
+            assert!(queue.push(Queued { hash, key, bucket: Bucket::new(0), token }));
+        }
+        queue
+    }
+
+    fn refuse() -> Result<(), StoreError> {
+        Err(StoreError::new(StoreErrorKind::Refused, "injected"))
+    }
+
+    #[test]
+    fn a_check_soon_gives_up_where_all_is_refused() {
+        let queue = queue();
+        let mut calls = 0;
+        let refuse_all = |_: &[Sighting<'_>]| {
+            calls += 1;
+            refuse()
+        };
+        let written = queue.take().write(REFUSALS_PER_CHECK, refuse_all, |_| panic!("refused"));
+        assert_eq!((written.keys, written.refused), (0, REFUSALS_PER_CHECK));
+        assert!(calls <= 8 * REFUSALS_PER_CHECK, "{calls}");
+        assert_eq!(queue.len(), usize::from(KEYS));
+        // What was refused comes last.
+        let first = queue.take().keys[0].key[0];
+        assert_eq!(usize::from(first), REFUSALS_PER_CHECK);
+    }
+
+    #[test]
+    fn what_is_refused_alone_stays_queued() {
+        let queue = queue();
+        let is_unwelcome = |key: u8| key.is_multiple_of(10);
+        let mut arrived = Vec::new();
+        let refuse_some = |sightings: &[Sighting<'_>]| {
+            let is_refused = sightings.iter().any(|sighting| is_unwelcome(sighting.key[0]));
+            if is_refused { refuse() } else { Ok(()) }
+        };
+        let written =
+            queue.take().write(usize::MAX, refuse_some, |queued| arrived.push(queued.key[0]));
+        assert!(written.result.is_err() && !written.has_failed());
+        assert_eq!(arrived, (0..KEYS).filter(|key| !is_unwelcome(*key)).collect::<Vec<_>>());
+        assert_eq!((written.keys, written.refused), (90, 10));
+        let left: Vec<_> = queue.take().keys.iter().map(|queued| queued.key[0]).collect();
+        assert_eq!(left, (0..KEYS).filter(|key| is_unwelcome(*key)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_store_that_fails_is_not_called_again() {
+        let queue = queue();
+        let mut calls = 0;
+        let fail = |_: &[Sighting<'_>]| {
+            calls += 1;
+            Err(StoreError::new(StoreErrorKind::Unavailable, "injected"))
+        };
+        let written = queue.take().write(usize::MAX, fail, |_| panic!("not written"));
+        assert!(written.has_failed());
+        assert_eq!((calls, queue.len()), (1, usize::from(KEYS)));
+    }
+}
