@@ -123,7 +123,8 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// # Errors
     ///
     /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store
-    /// fails: call again, or the retry may be called a duplicate.
+    /// fails, or refuses a key that is queued, whichever it is: call again, or the retry
+    /// may be called a duplicate.
     pub fn forget(&self, key: &[u8]) -> Result<(), CheckError> {
         at_once(self.carrier().forget(key))
     }
