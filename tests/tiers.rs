@@ -4,18 +4,19 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use hapax::confirm::{
-    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, MemoryConfirmer, OwnedStore,
-    Ownership, Record, Reject, Rule, Sighting, StoreError, StoreErrorKind,
+    Admit, Answer, AsyncConfirmer, Breaker, Bucket, Confirmer, Fallback, MAX_KEY_BYTES,
+    MemoryConfirmer, Outage, OwnedStore, Ownership, Record, Reject, Rule, Sighting, StoreError,
+    StoreErrorKind,
 };
 use hapax::{
-    BatchErrorKind, CheckError, ConfigProblem, Deduper, ManualClock, Mode, OnFull, Timestamp,
-    Verdict, Window,
+    BatchErrorKind, CheckError, ConfigProblem, Deduper, KeyHash, ManualClock, Mode, OnFull,
+    Timestamp, Verdict, Window,
 };
 use proptest::prelude::*;
 use std::future::Future as _;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -35,13 +36,26 @@ enum Fault {
     ReplyLost,
 }
 
-/// A store in memory that fails when told, and counts its calls.
+/// A store in memory that fails when told, counts its calls, and takes neither
+/// long keys nor those that begin with [`UNWELCOME`].
 #[derive(Default)]
 struct Store {
     inner: MemoryConfirmer,
     faults: Mutex<Vec<Fault>>,
     judged: AtomicUsize,
     recorded: AtomicUsize,
+}
+
+const UNWELCOME: &[u8] = b"unwelcome";
+
+fn check_welcome(sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+    let is_welcome = |sighting: &Sighting<'_>| {
+        sighting.key.len() <= MAX_KEY_BYTES && !sighting.key.starts_with(UNWELCOME)
+    };
+    if sightings.iter().all(is_welcome) {
+        return Ok(());
+    }
+    Err(StoreError::new(StoreErrorKind::Refused, "injected"))
 }
 
 impl Store {
@@ -74,6 +88,7 @@ impl Store {
 impl Confirmer for Store {
     fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
         self.judged.fetch_add(sightings.len(), Ordering::Relaxed);
+        check_welcome(sightings)?;
         self.run(|| self.inner.confirm(sightings, rule))
     }
 
@@ -92,6 +107,7 @@ impl Confirmer for Store {
 
 impl OwnedStore for Store {
     fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        check_welcome(sightings)?;
         self.recorded.fetch_add(sightings.len(), Ordering::Relaxed);
         self.run(|| self.inner.record(sightings))
     }
@@ -1021,4 +1037,282 @@ fn settings_that_do_not_go_together_are_refused() {
             ConfigProblem::FilterWithConfirmer
         ]
     );
+}
+
+/// A process that shares a store with others, and has its own clock.
+fn one_of_several(store: &Arc<Store>, lateness: Option<Duration>) -> (Tiered, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let builder = Deduper::builder(Window::fixed(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(store), Ownership::Shared, Reject);
+    let builder = match lateness {
+        Some(lateness) => builder.event_time(lateness),
+        None => builder,
+    };
+    (builder.build().unwrap(), clock)
+}
+
+#[test]
+fn a_process_whose_clock_is_ahead_leaves_others_their_records() {
+    let store = Arc::new(Store::default());
+    let [(winner, _), (other, _), (ahead, clock)] = [(); 3].map(|()| one_of_several(&store, None));
+    assert_eq!(winner.check(b"key"), Ok(Verdict::Unique));
+    clock.advance(Duration::from_secs(60));
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(other.check(b"key"), Ok(Verdict::Duplicate));
+    // Dead for all whose clocks are no more than a minute apart.
+    clock.advance(SPAN + WIDTH);
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(store.look(&[b"key"]), Ok(vec![None]));
+}
+
+#[test]
+fn a_process_whose_records_are_ahead_leaves_others_theirs() {
+    let store = Arc::new(Store::default());
+    let [(winner, _), (other, _), (ahead, _)] =
+        [(); 3].map(|()| one_of_several(&store, Some(Duration::ZERO)));
+    let [here, there] = [1_000, 4_600].map(Timestamp::from_secs);
+    assert_eq!(winner.check_at(b"key", here), Ok(Verdict::Unique));
+    assert_eq!(ahead.check_at(b"another", there), Ok(Verdict::Unique));
+    ahead.maintain(Duration::ZERO).unwrap();
+    assert_eq!(other.check_at(b"key", here), Ok(Verdict::Duplicate));
+}
+
+/// Keys that were won here, checked in later buckets while the store cannot answer.
+fn known_in_an_outage<P: Outage<Instead: Confirmer>>(outage: P) {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(&store), Ownership::Shared, outage)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    for _ in 0..2 * BUCKETS {
+        clock.advance(WIDTH);
+        store.fail_next(Fault::Refused);
+        assert_eq!(dedup.check(b"key"), Ok(Verdict::Duplicate));
+        assert!(store.faults.lock().unwrap().is_empty(), "the store is asked to move it up");
+    }
+    store.fail_next(Fault::Refused);
+    assert_eq!(dedup.check(b"new"), Ok(Verdict::Unconfirmed));
+}
+
+#[test]
+fn a_key_that_memory_knows_is_let_through_by_no_outage() {
+    known_in_an_outage(Admit);
+    known_in_an_outage(Fallback::new(MemoryConfirmer::new()));
+}
+
+#[test]
+fn a_key_forgotten_elsewhere_is_new_when_the_store_says_so() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::sliding(SPAN).buckets(BUCKETS))
+        .capacity(1_000)
+        .clock(Arc::clone(&clock))
+        .confirm(Arc::clone(&store), Ownership::Shared, Admit)
+        .build()
+        .unwrap();
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    store.forget(&[b"key"]).unwrap();
+    clock.advance(WIDTH);
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+}
+
+fn refusal<T>(result: Result<T, CheckError>) -> bool {
+    let Err(CheckError::Unconfirmed(error)) = result else { return false };
+    error.kind() == StoreErrorKind::Refused
+}
+
+#[test]
+fn a_key_too_long_for_the_store_is_not_queued() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    let long = vec![7; MAX_KEY_BYTES + 1];
+    assert!(refusal(dedup.check(&long)));
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 0);
+    assert!(refusal(dedup.check(&long)), "it was not recorded");
+    assert_eq!(dedup.check(&long[1..]), Ok(Verdict::Unique));
+    dedup.flush().unwrap();
+}
+
+#[test]
+fn a_queued_key_that_the_store_refuses_holds_no_other_up() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    let is_unwelcome = |key: u8| key % 30 == 7;
+    let queued_key = |key: u8| {
+        if is_unwelcome(key) { [UNWELCOME, &[key]].concat() } else { vec![key] }
+    };
+    let keys: Vec<_> = (0..100).map(queued_key).collect();
+    let mut verdicts = vec![Verdict::Late; keys.len()];
+    dedup.check_batch(&keys, &mut verdicts).unwrap();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Unique));
+    assert!(refusal(dedup.flush()));
+    let found = store.look(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+    for (key, found) in (0..100).zip(&found) {
+        assert_eq!(found.is_none(), is_unwelcome(key), "{key}");
+    }
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 4);
+    // Those that came later are not held up either, and maintenance goes on.
+    assert_eq!(dedup.check(b"later"), Ok(Verdict::Unique));
+    assert!(refusal(dedup.maintain(Duration::from_secs(1))));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 4);
+    assert_eq!(dedup.check(&keys[7]), Ok(Verdict::Duplicate), "it is still on its way");
+}
+
+#[test]
+fn many_refused_keys_hold_no_other_up() {
+    let store = Arc::new(Store::default());
+    let dedup = behind(&store, 1_000);
+    for key in 0..50_u8 {
+        assert_eq!(dedup.check(&[UNWELCOME, &[key]].concat()), Ok(Verdict::Unique));
+    }
+    assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+    assert!(refusal(dedup.flush()));
+    assert_eq!(dedup.stats().confirmer.unwrap().queued, 50);
+    assert!(store.look(&[b"key"]).unwrap()[0].is_some());
+}
+
+#[test]
+fn a_batch_is_completed_up_to_the_key_that_the_store_refuses() {
+    for dedup in [shared(&Arc::default()), owner(&Arc::default())] {
+        for place in 0..9 {
+            let mut keys: Vec<_> = (0..9).map(|key| vec![place, key]).collect();
+            keys[usize::from(place)] = UNWELCOME.to_vec();
+            let mut verdicts = vec![Verdict::Late; keys.len()];
+            let error = dedup.check_batch(&keys, &mut verdicts).unwrap_err();
+            assert_eq!(error.completed, usize::from(place));
+            assert!(verdicts[..error.completed].iter().all(|verdict| verdict.is_unique()));
+            for (index, key) in keys.iter().enumerate().filter(|(_, key)| *key != UNWELCOME) {
+                let is_new = dedup.check(key).unwrap().is_unique();
+                assert_eq!(is_new, index > error.completed, "{index} of {place}");
+            }
+        }
+    }
+}
+
+/// An owned store that has its deduper queue more keys whenever it writes some.
+#[derive(Default)]
+struct Fed {
+    inner: MemoryConfirmer,
+    dedup: OnceLock<Arc<Deduper<Arc<Self>>>>,
+    keys_per_write: u32,
+    fed: AtomicUsize,
+}
+
+impl Fed {
+    /// No test waits for ever.
+    const MOST: usize = 200_000;
+
+    fn feed(&self) {
+        let Some(dedup) = self.dedup.get() else { return };
+        for _ in 0..self.keys_per_write {
+            let number = self.fed.fetch_add(1, Ordering::Relaxed);
+            if number < Self::MOST {
+                assert_eq!(dedup.check(&number.to_le_bytes()), Ok(Verdict::Unique));
+            }
+        }
+    }
+
+    /// A deduper with one key on its way.
+    fn deduper(keys_per_write: u32) -> (Arc<Deduper<Arc<Self>>>, Arc<Self>) {
+        let store = Arc::new(Self { keys_per_write, ..Self::default() });
+        let dedup = Deduper::builder(Window::unbounded())
+            .capacity(1_000)
+            .write_behind(1 << 20)
+            .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+            .build()
+            .unwrap();
+        let dedup = Arc::new(dedup);
+        assert_eq!(dedup.check(b"key"), Ok(Verdict::Unique));
+        assert!(store.dedup.set(Arc::clone(&dedup)).is_ok());
+        (dedup, store)
+    }
+}
+
+impl Confirmer for Fed {
+    fn confirm(&self, sightings: &[Sighting<'_>], rule: Rule) -> Result<Vec<Answer>, StoreError> {
+        self.inner.confirm(sightings, rule)
+    }
+
+    fn look(&self, keys: &[&[u8]]) -> Result<Vec<Option<Record>>, StoreError> {
+        self.inner.look(keys)
+    }
+
+    fn forget(&self, keys: &[&[u8]]) -> Result<(), StoreError> {
+        self.inner.forget(keys)
+    }
+}
+
+impl OwnedStore for Fed {
+    fn record(&self, sightings: &[Sighting<'_>]) -> Result<(), StoreError> {
+        self.feed();
+        self.inner.record(sightings)
+    }
+
+    fn recover(&self, visit: &mut dyn FnMut(&[u8], Bucket)) -> Result<(), StoreError> {
+        self.inner.recover(visit)
+    }
+
+    fn bind(&self, width: Option<Duration>) -> Result<(), StoreError> {
+        self.inner.bind(width)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.inner.epoch()
+    }
+}
+
+#[test]
+fn what_is_queued_meanwhile_keeps_no_flush_from_its_end() {
+    let (dedup, store) = Fed::deduper(1);
+    dedup.flush().unwrap();
+    assert_eq!(store.fed.load(Ordering::Relaxed), 1);
+    assert!(store.look(&[b"key"]).unwrap()[0].is_some());
+    dedup.forget(b"key").unwrap();
+    assert_eq!(store.fed.load(Ordering::Relaxed), 2);
+    assert_eq!(store.look(&[b"key"]), Ok(vec![None]));
+}
+
+#[test]
+fn maintenance_writes_no_longer_than_its_budget() {
+    let (dedup, store) = Fed::deduper(5_000);
+    for writes in 1..=3 {
+        dedup.maintain(Duration::ZERO).unwrap();
+        assert_eq!(store.fed.load(Ordering::Relaxed), writes * 5_000, "one write a call");
+    }
+}
+
+#[test]
+fn a_key_is_not_taken_for_another_one_on_its_way() {
+    let store = Arc::new(Store::default());
+    let dedup = Deduper::builder(Window::unbounded())
+        .capacity(1_000)
+        .mode(Mode::verified())
+        .hash_with(|_| KeyHash::new(7))
+        .write_behind(1_000)
+        .confirm(Arc::clone(&store), Ownership::Exclusive, Reject)
+        .build()
+        .unwrap();
+    for key in [b"one", b"two", b"six"] {
+        assert_eq!(dedup.contains(key), Ok(false));
+        assert_eq!(dedup.check(key), Ok(Verdict::Unique));
+        assert_eq!(dedup.check(key), Ok(Verdict::Duplicate));
+        assert_eq!(dedup.contains(key), Ok(true));
+    }
+    dedup.flush().unwrap();
+    let mut verdicts = [Verdict::Late; 5];
+    dedup.check_batch(&[b"two", b"new", b"ten", b"new", b"one"], &mut verdicts).unwrap();
+    assert_eq!(verdicts.map(Verdict::is_unique), [false, true, true, false, false]);
+    drop(dedup);
+    let next = owner(&store);
+    for key in [b"one", b"two", b"six", b"new", b"ten"] {
+        assert_eq!(next.check(key), Ok(Verdict::Duplicate));
+    }
 }

@@ -21,6 +21,15 @@ impl<C> Ownership<C> {
     /// Keys that were new elsewhere are asked about each time: were they
     /// remembered, and then forgotten by whoever failed to process them, this
     /// process would go on to suppress their retries.
+    ///
+    /// In event time no process can tell which records the others still need, because
+    /// their watermarks may be behind its own by any length. So `maintain` expires
+    /// nothing in the store then, nor in a [`Fallback`](super::Fallback): whoever knows the
+    /// least watermark of all calls [`expire`](super::Confirmer::expire) on the confirmer
+    /// now and then, with the bucket
+    /// `floor(watermark in µs / Window::bucket_width in µs) - buckets`. A watermark is the
+    /// largest time seen less the lateness. Stores that let records expire by
+    /// themselves, as Redis does after its `retention`, need none of this.
     pub const Shared: Self = Self { owned: None };
 }
 

@@ -50,7 +50,7 @@ const MOST_FILTER_BITS: f64 = 512.0;
 const DEFAULT_FILTER_RATE: f64 = 0.01;
 
 /// How far the clocks of processes that share a store may be apart.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// A span that timestamps can surely tell.
 const LONGEST_SPAN: Duration = Duration::from_secs(1_000 * 366 * 24 * 60 * 60);

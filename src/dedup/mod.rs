@@ -27,7 +27,7 @@ use crate::verdict::Verdict;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tier::Tiers;
+use tier::{Queue, Tiers, Written};
 
 /// Answers, for each key: has it been seen within the window?
 ///
@@ -66,28 +66,50 @@ struct Behind<C, P> {
 }
 
 impl<C, P> Behind<C, P> {
-    /// Has `write` record some of what is on its way to the store. False if there is
-    /// nothing.
+    /// Has `write` record some of what is on its way to the store.
     fn write_some(
         &self,
-        write: impl FnOnce(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
-    ) -> Result<bool, StoreError> {
+        most_refusals: usize,
+        write: impl Fn(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
+    ) -> Written {
         let owned = self.ownership.owned(self.guard.primary());
-        let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Ok(false) };
-        let batch = queue.take();
-        if batch.is_empty() {
-            return Ok(false);
+        let Some((queue, owned)) = self.tiers.queue().zip(owned) else { return Written::NOTHING };
+        let write = |sightings: &[Sighting<'_>]| write(owned, sightings);
+        self.tiers.write(queue.take(), most_refusals, write)
+    }
+
+    /// Has `write` record what is on its way to the store now, as long as `may_go_on`,
+    /// asked after each write. What comes meanwhile is left: it might never end.
+    ///
+    /// # Errors
+    ///
+    /// The store's. It was shown all the same what it would not refuse, unless it failed.
+    fn write_queued(
+        &self,
+        may_go_on: impl Fn() -> bool,
+        write: impl Fn(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // The oldest are written first, so these are so many as come next.
+        let mut left = self.tiers.queue().map_or(0, Queue::len);
+        let mut result = Ok(());
+        while left > 0 {
+            let written = self.write_some(usize::MAX, &write);
+            left = left.saturating_sub(written.keys);
+            let is_stuck = written.keys == 0 || left <= written.refused;
+            let is_over = is_stuck || written.has_failed() || !may_go_on();
+            result = written.result;
+            if is_over {
+                break;
+            }
         }
-        write(owned, &batch.sightings())?;
-        self.tiers.arrived(batch);
-        Ok(true)
+        result
     }
 }
 
 impl<C, P> Drop for Behind<C, P> {
     /// A deduper that is dropped forgets nothing, if the store does not fail.
     fn drop(&mut self) {
-        while matches!(self.write_some(write), Ok(true)) {}
+        let _ = self.write_queued(|| true, write);
     }
 }
 

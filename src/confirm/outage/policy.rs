@@ -35,7 +35,9 @@ pub struct Reject;
 ///
 /// Nothing stops and nothing is lost, and keys that only the store knew are
 /// processed twice; so are, later, those that were let through and that memory
-/// has given up before their time. Such verdicts are marked, and counted.
+/// has given up before their time. Such verdicts are marked, and counted. In a sliding
+/// window that others share the store is not told of duplicates meanwhile: a key whose
+/// record it no longer matches when it is back is new to it, and `Unique`.
 ///
 /// A key that is forgotten meanwhile is noted, in up to
 /// [`DEFAULT_JOURNAL_BYTES`](Fallback::DEFAULT_JOURNAL_BYTES), and forgotten in the store

@@ -82,12 +82,13 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     }
 
     /// Writes all keys to the store whose verdicts did not wait for it
-    /// ([`Builder::write_behind`](crate::Builder::write_behind)).
+    /// ([`Builder::write_behind`](crate::Builder::write_behind)) and were given before the
+    /// call. Keys that other threads check meanwhile do not prolong it.
     ///
     /// # Errors
     ///
     /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store fails;
-    /// the keys stay queued.
+    /// the keys stay queued. If it refuses some of them, all others are written.
     pub fn flush(&self) -> Result<(), CheckError> {
         Ok(self.carrier().flush()?)
     }
@@ -120,16 +121,21 @@ impl<C: Confirmer, P: Outage<Instead: Confirmer>> Deduper<C, P> {
     /// # Errors
     ///
     /// [`CheckError::Uncertain`] or [`CheckError::Unconfirmed`] if the store
-    /// fails: call again, or the retry may be called a duplicate.
+    /// fails, or refuses a key that is queued, whichever it is: call again, or the retry
+    /// may be called a duplicate.
     pub fn forget(&self, key: &[u8]) -> Result<(), CheckError> {
         at_once(self.carrier().forget(key))
     }
 
     /// Does maintenance that checks have not come to: in memory, as
-    /// [`Deduper::maintain`] does, and in the store, which is told what it missed in
-    /// an outage, and which keys have expired. Call it now and then, or the store keeps
+    /// [`Deduper::maintain`] does, and in the store, which is told of queued keys, of what it
+    /// missed in an outage, and which keys have expired. Call it now and then, or the store keeps
     /// expired keys. One call of the store may take longer than what is left of
-    /// the `budget`.
+    /// the `budget`; what is queued beyond it stays so for the next time.
+    ///
+    /// A store that is [`Shared`](crate::confirm::Ownership::Shared) is told of keys that
+    /// have expired for every process whose clock is at most a minute behind this
+    /// one's; in event time, of none: how it is cleaned then is said there.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! How calls reach the store, and how its answers come back.
 
 use super::super::batch::{Stop, same_length, stopped};
-use super::super::tier::{Next, Queue, Replies, Round};
+use super::super::tier::{Next, Queue, REFUSALS_PER_CHECK, Replies, Round};
 use super::super::{BatchError, Behind, CheckError, Deduper};
-use crate::confirm::{AsyncConfirmer, Course, Outage, StoreError};
+use crate::confirm::{AsyncConfirmer, Course, Outage, OwnedStore, Sighting, StoreError};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
@@ -123,7 +123,7 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
         self.dedup.follow_clock();
         let hash = hasher.hash(key);
         let hold = loop {
-            match self.dedup.behind().tiers.hold(hash) {
+            match self.dedup.behind().tiers.hold(hash, key) {
                 Ok(hold) => break hold,
                 Err(Some(listener)) => self.face.wait(listener).await,
                 Err(None) => {}
@@ -140,31 +140,39 @@ impl<C: Sync, P: Outage, F: Face> Carrier<'_, C, P, F> {
     pub(super) async fn maintain(&self, budget: Duration) -> Result<bool, CheckError> {
         let start = Instant::now();
         let is_done = self.dedup.maintain_tiers(budget);
-        self.flush()?;
+        let flushed = self.flush_while(|| start.elapsed() < budget);
         let (store, rule) = (self.face.store(), self.dedup.behind().tiers.rule());
         while store.write_back(rule).await? && start.elapsed() < budget {}
-        store.expire(self.dedup.expired()).await?;
+        if let Some(before) = self.dedup.expired() {
+            store.expire(before).await?;
+        }
+        flushed?;
         Ok(is_done)
     }
 
-    /// Writes all that is queued.
+    /// Writes all that is queued now.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        while self.write_some()? {}
-        Ok(())
+        self.flush_while(|| true)
+    }
+
+    /// Writes what is queued now, some at least, as long as `may_go_on`.
+    fn flush_while(&self, may_go_on: impl Fn() -> bool) -> Result<(), StoreError> {
+        self.dedup.behind().write_queued(may_go_on, self.writer())
     }
 
     /// Writes some of what is queued if there is enough of it. A failure is not this
     /// check's: the keys stay queued, and when the queue is full checks wait for
     /// the store themselves.
     pub(super) fn write_if_due(&self) {
-        if F::CHECKS_WRITE && self.dedup.behind().tiers.queue().is_some_and(Queue::is_due) {
-            let _ = self.write_some();
+        let behind = self.dedup.behind();
+        if F::CHECKS_WRITE && behind.tiers.queue().is_some_and(Queue::is_due) {
+            behind.write_some(REFUSALS_PER_CHECK, self.writer());
         }
     }
 
-    fn write_some(&self) -> Result<bool, StoreError> {
-        // It waits for no one but the store: the queue is locked meanwhile.
+    /// It waits for no one but the store: the queue is locked meanwhile.
+    fn writer(&self) -> impl Fn(&dyn OwnedStore, &[Sighting<'_>]) -> Result<(), StoreError> {
         let store = self.face.store();
-        self.dedup.behind().write_some(|owned, sightings| store.write(owned, sightings))
+        move |owned, sightings| store.write(owned, sightings)
     }
 }

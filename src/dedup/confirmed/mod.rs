@@ -12,8 +12,9 @@ mod carrier;
 mod tests;
 
 use super::batch::{KEYS_PER_READING, Stop};
+use super::builder::CLOCK_SKEW;
 use super::tier::{Check, Queue, Round, Unheard};
-use super::{Behind, CheckError, Deduper, filter_stats, total};
+use super::{Behind, CheckError, Deduper, Domain, filter_stats, total};
 use crate::confirm::{Guard, Health, Outage, Record, Rule, Sighting, StoreError, Token};
 use crate::filter::Layers;
 use crate::hash::KeyHash;
@@ -210,10 +211,19 @@ impl<C: Sync, P: Outage> Deduper<C, P> {
         is_done
     }
 
-    /// All buckets before this one have expired.
-    fn expired(&self) -> Bucket {
+    /// All buckets before this one have expired for everybody who uses the store;
+    /// `None` if that cannot be told from here.
+    fn expired(&self) -> Option<Bucket> {
         let rules = self.rules();
-        rules.watermark.bucket().minus(rules.grid.buckets)
+        let watermark = match (self.behind().ownership.is_exclusive(), self.domain) {
+            (true, _) => rules.watermark.bucket(),
+            (false, Domain::Processing) => {
+                rules.grid.bucket(self.clock.now().saturating_sub(CLOCK_SKEW))
+            }
+            // Others may be behind by any length of their records' time.
+            (false, Domain::Event { .. }) => return None,
+        };
+        Some(watermark.minus(rules.grid.buckets))
     }
 
     /// The counters with the confirmer's part.

@@ -19,10 +19,10 @@ mod pending;
 mod queue;
 mod round;
 
-pub(crate) use queue::{Batch, Queue};
+pub(crate) use queue::{Batch, Queue, REFUSALS_PER_CHECK, Written};
 pub(crate) use round::{Check, Next, Replies, Round, Unheard};
 
-use crate::confirm::{Answer, AnsweredBy, Rule, Token};
+use crate::confirm::{Answer, AnsweredBy, Rule, Sighting, StoreError, Token};
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::stats::StripedCounter;
@@ -77,6 +77,9 @@ impl Drop for Hold<'_> {
 enum Purpose {
     /// To judge the key: memory cannot.
     Judge,
+    /// To move up, in a sliding window that others share, a key that was new here.
+    /// Only the store can say that it was forgotten elsewhere meanwhile.
+    Renew,
     /// To record a key that is surely new.
     Record,
     /// To move a duplicate up in a sliding window.
@@ -86,7 +89,7 @@ enum Purpose {
 impl Purpose {
     /// Has the store a question to answer, or only something to write?
     const fn is_question(self) -> bool {
-        matches!(self, Self::Judge)
+        matches!(self, Self::Judge | Self::Renew)
     }
 
     /// May the key turn out to be new?
@@ -98,6 +101,8 @@ impl Purpose {
         match (self, answer, by) {
             (Self::Refresh, ..) | (_, Answer::Seen(_), _) => Verdict::Duplicate,
             (_, Answer::New, AnsweredBy::Primary) => Verdict::Unique,
+            // Who answers in the store's place knows less than memory.
+            (Self::Renew, Answer::New, _) => Verdict::Duplicate,
             (_, Answer::New, _) => Verdict::Unconfirmed,
         }
     }
@@ -137,9 +142,14 @@ impl Tiers {
         self.queue.as_ref()
     }
 
-    /// Keys that were on their way have arrived.
-    pub(crate) fn arrived(&self, batch: Batch<'_>) {
-        batch.written(|queued| self.pending.arrived(queued.hash, &queued.mark));
+    /// Has `write` record keys that are on their way: see [`Batch::write`].
+    pub(crate) fn write(
+        &self,
+        batch: Batch<'_>,
+        most_refusals: usize,
+        write: impl FnMut(&[Sighting<'_>]) -> Result<(), StoreError>,
+    ) -> Written {
+        batch.write(most_refusals, write, |queued| self.pending.arrived(queued.hash, &queued.mark))
     }
 
     /// Does memory still know all keys that the store has?
@@ -162,8 +172,9 @@ impl Tiers {
         match queued.or_else(|| table.recall(hash, key, at)) {
             Some(bucket) if !self.rule.is_sliding() || bucket >= at => None,
             Some(_) if self.is_exclusive => Some(Purpose::Refresh),
+            Some(_) => Some(Purpose::Renew),
             None if self.is_surely_new(table, hash, key, at) => Some(Purpose::Record),
-            _ => Some(Purpose::Judge),
+            None => Some(Purpose::Judge),
         }
     }
 
@@ -175,10 +186,10 @@ impl Tiers {
         key: &[u8],
         at: Bucket,
     ) -> Option<bool> {
-        match self.purpose(table, hash, key, at, self.pending.on_its_way(hash)) {
+        match self.purpose(table, hash, key, at, self.pending.on_its_way(hash, key)) {
             None | Some(Purpose::Refresh) => Some(true),
             Some(Purpose::Record) => Some(false),
-            Some(Purpose::Judge) => None,
+            Some(Purpose::Judge | Purpose::Renew) => None,
         }
     }
 
@@ -236,8 +247,12 @@ impl Tiers {
 
     /// Makes a key the caller's, so that nobody asks about it meanwhile; or what
     /// to wait for before trying again.
-    pub(crate) fn hold(&self, hash: KeyHash) -> Result<Hold<'_>, Option<EventListener>> {
-        match self.pending.hold(hash, |_| Some(())) {
+    pub(crate) fn hold(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+    ) -> Result<Hold<'_>, Option<EventListener>> {
+        match self.pending.hold(hash, key, |_| Some(())) {
             Attempt::Held(()) => Ok(Hold { tiers: self, hash }),
             _ => Err(self.pending.listen(hash)),
         }

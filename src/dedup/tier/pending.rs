@@ -14,8 +14,9 @@ use std::sync::Arc;
 /// Threads that ask about different keys rarely meet. A model checker meets all.
 const STRIPES: usize = if cfg!(loom) { 1 } else { 256 };
 
-/// The keys that are pending. A key is known by its hash alone: two that share
-/// one wait for each other.
+/// The keys that are pending. A key that is asked about is known by its hash alone:
+/// two that share one wait for each other. What is on its way is known by its bytes,
+/// or a new key would be called a duplicate for its hash.
 #[derive(Debug)]
 pub(super) struct Pending {
     stripes: Box<[CachePadded<Stripe>]>,
@@ -32,20 +33,30 @@ struct Stripe {
 struct Standing {
     /// Somebody asks about it.
     is_asked: bool,
-    /// How often it is in the queue to the store ...
+    /// How often it is in the queue to the store, ...
     in_queue: u32,
-    /// ... and the latest bucket in which it is there.
+    /// ... the latest bucket in which it is there, ...
     latest: Option<Bucket>,
+    /// ... and its bytes. Of keys that share a hash one at a time is queued.
+    key: Option<Arc<[u8]>>,
     /// What is queued for it bears this.
     mark: Option<Mark>,
 }
 
 impl Standing {
-    /// The bucket in which the key is on its way to the store, if it is.
-    fn queued(&self) -> Option<Bucket> {
-        self.latest.filter(|_| self.in_queue > 0)
+    /// The bucket in which a key is on its way to the store, if it is.
+    fn queued(&self, key: &[u8]) -> Option<Bucket> {
+        self.latest.filter(|_| self.in_queue > 0 && self.is_of(key))
+    }
+
+    fn is_of(&self, key: &[u8]) -> bool {
+        self.key.as_deref() == Some(key)
     }
 }
+
+/// From when on a key counted on its way to the store before it was queued once more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before(Option<Bucket>);
 
 /// Whether what is queued for a key has been disowned: shared by all that was
 /// queued since the last time.
@@ -85,6 +96,7 @@ impl Pending {
     pub(super) fn hold<T>(
         &self,
         hash: KeyHash,
+        key: &[u8],
         need: impl FnOnce(Option<Bucket>) -> Option<T>,
     ) -> Attempt<T> {
         let mut keys = self.stripe(hash).keys.lock();
@@ -94,7 +106,7 @@ impl Pending {
         }
         // Under the lock: whoever asked before has remembered the outcome
         // before he let go of the key.
-        let queued = standing.and_then(Standing::queued);
+        let queued = standing.and_then(|standing| standing.queued(key));
         let Some(need) = need(queued) else { return Attempt::Settled };
         keys.entry(hash).or_default().is_asked = true;
         Attempt::Held(need)
@@ -107,28 +119,37 @@ impl Pending {
     }
 
     /// A key that is held will be on its way to the store, where it counts from
-    /// `bucket` on. From when on it counted there on its way before, and what it
-    /// is to bear there.
-    pub(super) fn queue(&self, hash: KeyHash, bucket: Bucket) -> (Option<Bucket>, Mark) {
+    /// `bucket` on, and what it is to bear there. `None`, and it must not, while another
+    /// key of its hash is.
+    pub(super) fn queue(
+        &self,
+        hash: KeyHash,
+        key: &Arc<[u8]>,
+        bucket: Bucket,
+    ) -> Option<(Before, Mark)> {
         self.change(hash, |standing| {
-            let before = standing.queued();
+            if standing.in_queue > 0 && !standing.is_of(key) {
+                return None;
+            }
+            let before = standing.queued(key);
             standing.latest = before.max(Some(bucket));
+            standing.key = Some(Arc::clone(key));
             standing.in_queue += 1;
-            (before, standing.mark.get_or_insert_default().clone())
+            Some((Before(before), standing.mark.get_or_insert_default().clone()))
         })
     }
 
     /// It has not been sent after all.
-    pub(super) fn unqueue(&self, hash: KeyHash, before: Option<Bucket>) {
+    pub(super) fn unqueue(&self, hash: KeyHash, before: Before) {
         self.change(hash, |standing| {
-            standing.latest = before;
+            standing.latest = before.0;
             standing.in_queue = standing.in_queue.saturating_sub(1);
         });
     }
 
     /// The bucket in which a key is on its way to the store, if it is.
-    pub(super) fn on_its_way(&self, hash: KeyHash) -> Option<Bucket> {
-        self.stripe(hash).keys.lock().get(&hash)?.queued()
+    pub(super) fn on_its_way(&self, hash: KeyHash, key: &[u8]) -> Option<Bucket> {
+        self.stripe(hash).keys.lock().get(&hash)?.queued(key)
     }
 
     /// A key that was on its way has arrived.
@@ -142,8 +163,11 @@ impl Pending {
 
     /// A key may be on its way: it is not to count for that, nor to arrive if
     /// that can be helped.
-    pub(super) fn disown(&self, hash: KeyHash) {
+    pub(super) fn disown(&self, hash: KeyHash, key: &[u8]) {
         self.change(hash, |standing| {
+            if !standing.is_of(key) {
+                return;
+            }
             standing.in_queue = 0;
             if let Some(mark) = standing.mark.take() {
                 mark.set();

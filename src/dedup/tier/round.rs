@@ -13,13 +13,14 @@ use super::pending::Attempt;
 use super::queue::Queued;
 use super::{Purpose, Tiers};
 use crate::confirm::{
-    Answer, AnsweredBy, Confirmed, Rule, Sighting, StoreError, StoreErrorKind, Token,
+    Answer, AnsweredBy, Confirmed, MAX_KEY_BYTES, Rule, Sighting, StoreError, StoreErrorKind, Token,
 };
 use crate::hash::KeyHash;
 use crate::shard::Shards;
 use crate::time::Bucket;
 use crate::verdict::Verdict;
 use event_listener::EventListener;
+use std::sync::Arc;
 
 /// Takes note of sightings that the store may have answered, and of which nobody
 /// will hear: the next ones of their keys are to be asked about in their stead.
@@ -38,6 +39,8 @@ pub(crate) struct Round<'a> {
     table: &'a Shards,
     store: &'a (dyn Unheard + Sync),
     asking: Vec<Asking<'a>>,
+    /// So many keys are asked about together, at most.
+    at_once: usize,
     put_off: Vec<Check<'a>>,
     /// Keys that this round has recorded.
     won: Vec<Asking<'a>>,
@@ -72,6 +75,16 @@ pub(crate) struct Replies {
     pub(crate) recorded: Option<Result<Confirmed, StoreError>>,
 }
 
+impl Replies {
+    /// Does the store refuse any of it? It has not failed then.
+    fn are_refused(&self) -> bool {
+        [&self.judged, &self.recorded]
+            .into_iter()
+            .flatten()
+            .any(|reply| matches!(reply, Err(error) if error.kind() == StoreErrorKind::Refused))
+    }
+}
+
 /// How a round goes on.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -96,6 +109,7 @@ impl<'a> Round<'a> {
             table,
             store,
             asking: Vec::new(),
+            at_once: usize::MAX,
             put_off: Vec::new(),
             won: Vec::new(),
             is_in_doubt: false,
@@ -111,7 +125,7 @@ impl<'a> Round<'a> {
             return None;
         }
         let Check { hash, key, at, .. } = check;
-        match tiers.pending.hold(hash, |queued| tiers.purpose(table, hash, key, at, queued)) {
+        match tiers.pending.hold(hash, key, |queued| tiers.purpose(table, hash, key, at, queued)) {
             Attempt::Settled => {
                 tiers.counts.duplicates.add(1);
                 return Some(Verdict::Duplicate);
@@ -143,16 +157,17 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Leaves a key to be written later, if there is only to write and there is room
-    /// in the queue.
+    /// Leaves a key to be written later, if there is only to write, there is room
+    /// in the queue, and no store refuses it for its length: its caller is to hear of
+    /// that.
     fn queue(&self, asking: Asking<'_>) -> bool {
         let Asking { check: Check { hash, key, at, .. }, token, purpose, .. } = asking;
-        let Some(queue) = self.tiers.queue.as_ref().filter(|_| !purpose.is_question()) else {
-            return false;
-        };
+        let may_wait = !purpose.is_question() && key.len() <= MAX_KEY_BYTES;
+        let Some(queue) = self.tiers.queue.as_ref().filter(|_| may_wait) else { return false };
+        let key = Arc::from(key);
         // Before it can arrive.
-        let (before, mark) = self.tiers.pending.queue(hash, at);
-        let is_queued = queue.push(Queued { hash, key: key.into(), bucket: at, token, mark });
+        let Some((before, mark)) = self.tiers.pending.queue(hash, &key, at) else { return false };
+        let is_queued = queue.push(Queued { hash, key, bucket: at, token, mark });
         if !is_queued {
             self.tiers.pending.unqueue(hash, before);
         }
@@ -175,11 +190,19 @@ impl<'a> Round<'a> {
     }
 
     fn sightings(&self, is_meant: impl Fn(Purpose) -> bool) -> Vec<Sighting<'a>> {
-        let meant = self.asking.iter().filter(|asking| is_meant(asking.purpose));
+        let asked = self.asking[..self.asked()].iter();
+        let meant = asked.filter(|asking| is_meant(asking.purpose));
         meant.map(Asking::sighting).collect()
     }
 
-    /// Gives all that was asked about its verdict.
+    /// How many keys are asked about next, in the batch's order.
+    fn asked(&self) -> usize {
+        self.asking.len().min(self.at_once)
+    }
+
+    /// Gives all that was asked about its verdict. If the store refuses some of it, half
+    /// as much is to be asked about next, with the same tokens: so that in the end all keys
+    /// before the first that it refuses have theirs.
     ///
     /// # Errors
     ///
@@ -191,8 +214,13 @@ impl<'a> Round<'a> {
         replies: Replies,
         verdicts: &mut [Verdict],
     ) -> Result<(), Stop> {
+        if self.asked() > 1 && replies.are_refused() {
+            self.at_once = self.asked() / 2;
+            return Ok(());
+        }
         let Replies { judged, recorded } = replies;
-        let asking = std::mem::take(&mut self.asking);
+        let later = self.asking.split_off(self.asked());
+        let asking = std::mem::replace(&mut self.asking, later);
         let questions = asking.iter().filter(|asking| asking.purpose.is_question()).count();
         let mut judged = Answers::of(judged, questions);
         let mut recorded = match recorded {
@@ -314,7 +342,7 @@ impl Drop for Round<'_> {
         self.asking.iter().for_each(|asking| self.take_back(asking));
         for won in &self.won {
             self.unheard(won);
-            self.tiers.pending.disown(won.check.hash);
+            self.tiers.pending.disown(won.check.hash, won.check.key);
             self.table.forget(won.check.hash, won.check.key);
         }
     }
