@@ -11,14 +11,32 @@ use crate::confirm::{
     Answer, AsyncConfirmer, Bucket, Confirmer, Inline, MemoryConfirmer, OwnedStore, Record, Rule,
     Sighting, StoreError, StoreErrorKind,
 };
+use std::iter;
 
 /// Answers, and who gave them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Confirmed {
     /// One for each sighting, in order.
     pub(crate) answers: Vec<Answer>,
-    /// Who vouches for them all.
+    /// Who vouches for them, ...
     pub(crate) by: AnsweredBy,
+    /// ... but for those for which the primary does all the same: true for each of
+    /// them, and empty if there are none.
+    pub(crate) by_primary: Vec<bool>,
+}
+
+impl Confirmed {
+    /// Answers for which one vouches.
+    pub(crate) const fn by(by: AnsweredBy, answers: Vec<Answer>) -> Self {
+        Self { answers, by, by_primary: Vec::new() }
+    }
+
+    /// Each answer, and who vouches for it.
+    pub(crate) fn into_each(self) -> Vec<(Answer, AnsweredBy)> {
+        let by_primary = self.by_primary.into_iter().chain(iter::repeat(false));
+        let by = |is_primary| if is_primary { AnsweredBy::Primary } else { self.by };
+        self.answers.into_iter().zip(by_primary.map(by)).collect()
+    }
 }
 
 /// Who vouches for answers. `Seen` is certain in any case.
@@ -26,9 +44,9 @@ pub(crate) struct Confirmed {
 pub(crate) enum AnsweredBy {
     /// The primary.
     Primary,
-    /// Of some the fallback alone: what it calls new, the primary may have known.
+    /// The fallback alone: what it calls new, the primary may have known.
     Fallback,
-    /// Of some nobody: they are new as far as these sightings themselves tell.
+    /// Nobody: they are new as far as these sightings themselves tell.
     Nobody,
 }
 
@@ -144,7 +162,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
                 Err(error) if is_outage(&error) => {
                     self.without_primary(sightings, rule, doubt, error).await
                 }
-                answers => Ok(Confirmed { answers: answers?, by: AnsweredBy::Primary }),
+                answers => Ok(Confirmed::by(AnsweredBy::Primary, answers?)),
             },
         }
     }
@@ -222,7 +240,7 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
             .await
             .map_err(|fallback| both_failed(fallback, error))?;
         self.take_note(sightings, &answers, rule)?;
-        Ok(Confirmed { answers, by: self.by_other() })
+        Ok(Confirmed::by(self.by_other(), answers))
     }
 
     /// The primary is back, and has yet to be told of some of these keys: those
@@ -247,7 +265,8 @@ impl<A: AsyncConfirmer, B: AsyncConfirmer> Course<'_, A, B> {
         let (mut told, mut untold) = (told.into_iter(), answers.into_iter());
         let next = |is_owed: &bool| if *is_owed { untold.next() } else { told.next() };
         let answers = owed.iter().filter_map(next).collect();
-        Ok(Confirmed { answers, by: self.by_other() })
+        let by_primary = owed.iter().map(|is_owed| !is_owed).collect();
+        Ok(Confirmed { answers, by: self.by_other(), by_primary })
     }
 
     /// Asks the primary, unless there is nothing to ask.

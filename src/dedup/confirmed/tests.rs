@@ -56,7 +56,7 @@ fn is_unheard(ownership: Ownership<Arc<MemoryConfirmer>>, answers: Option<Confir
 fn a_key_without_an_answer_is_no_duplicate() {
     for ownership in [Ownership::Shared, Ownership::Exclusive] {
         is_unheard(ownership, None);
-        is_unheard(ownership, Some(Confirmed { answers: vec![], by: AnsweredBy::Primary }));
+        is_unheard(ownership, Some(Confirmed::by(AnsweredBy::Primary, vec![])));
     }
 }
 

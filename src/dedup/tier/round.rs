@@ -350,8 +350,7 @@ impl Drop for Round<'_> {
 
 /// Answers on their way to those who asked.
 struct Answers {
-    answers: std::vec::IntoIter<Answer>,
-    by: AnsweredBy,
+    answers: std::vec::IntoIter<(Answer, AnsweredBy)>,
     failed: Option<StoreError>,
     /// Then there are none, and whoever gave them thinks that they were heard.
     are_miscounted: bool,
@@ -368,19 +367,15 @@ impl Answers {
             Some(Ok(Confirmed { answers, .. })) if answers.len() != asked => {
                 Self::miscounted(answers.len(), asked)
             }
-            Some(Ok(Confirmed { answers, by })) => {
-                Self { answers: answers.into_iter(), by, failed: None, are_miscounted: false }
+            Some(Ok(confirmed)) => {
+                let answers = confirmed.into_each().into_iter();
+                Self { answers, failed: None, are_miscounted: false }
             }
         }
     }
 
     fn none(failed: Option<StoreError>) -> Self {
-        Self {
-            answers: Vec::new().into_iter(),
-            by: AnsweredBy::Nobody,
-            failed,
-            are_miscounted: false,
-        }
+        Self { answers: Vec::new().into_iter(), failed, are_miscounted: false }
     }
 
     fn miscounted(given: usize, asked: usize) -> Self {
@@ -390,6 +385,6 @@ impl Answers {
     }
 
     fn next(&mut self) -> Option<(Answer, AnsweredBy)> {
-        self.answers.next().map(|answer| (answer, self.by))
+        self.answers.next()
     }
 }

@@ -67,8 +67,8 @@ fn a_key_owed_is_the_fallbacks_to_answer() {
         // The primary answers again, and is still not told.
         stage.primary.next([Mood::DOWN, Mood::Well]);
         let confirmed = stage.confirm(&["a", "b"]).unwrap();
-        assert_eq!(confirmed.answers, [seen(NOW), NEW]);
-        assert_eq!(confirmed.by, AnsweredBy::Fallback);
+        let each = [(seen(NOW), AnsweredBy::Fallback), (NEW, AnsweredBy::Primary)];
+        assert_eq!(confirmed.into_each(), each);
         assert_eq!(stage.primary_says(NOW, "b"), seen(NOW));
         assert_eq!(owed(&stage), 1);
         // Being told comes first.
