@@ -198,3 +198,21 @@ impl Pending {
         &self.stripes[hash.high() as usize % STRIPES]
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// What is on its way has been heard of: another key's failure must not stop it.
+    #[test]
+    fn a_key_is_not_disowned_with_another_of_its_hash() {
+        let (pending, hash, bucket) = (Pending::new(), KeyHash::new(7), Bucket::new(1));
+        let (_, mark) = pending.queue(hash, &Arc::from(*b"queued"), bucket).unwrap();
+        pending.disown(hash, b"other");
+        assert!(!mark.is_set());
+        assert_eq!(pending.on_its_way(hash, b"queued"), Some(bucket));
+        pending.disown(hash, b"queued");
+        assert!(mark.is_set());
+        assert_eq!(pending.on_its_way(hash, b"queued"), None);
+    }
+}

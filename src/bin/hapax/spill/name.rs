@@ -32,6 +32,12 @@ impl<'key> Name<'key> {
     pub(super) const fn rest(&self) -> &'key [u8] {
         if self.key.len() > LONGEST { self.key } else { &[] }
     }
+
+    /// Another long key's, if chance would have it.
+    #[cfg(test)]
+    pub(super) const fn shared_with<'other>(&self, key: &'other [u8]) -> Name<'other> {
+        Name { key, digest: self.digest }
+    }
 }
 
 #[cfg(test)]

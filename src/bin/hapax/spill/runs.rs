@@ -400,6 +400,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_not_taken_for_another_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Runs::new(folder.path().to_owned(), 0);
+        let (key, other) = ([b'a'; 100], [b'b'; 100]);
+        let sighting = Sighting { key: &key, bucket: Bucket::new(0), token: Token::new(1) };
+        store.record(&[sighting]).unwrap();
+        let mut inner = store.0.lock();
+        let run = &mut inner.levels[0][0];
+        assert!(run.find(&Name::of(&key)).unwrap().is_some());
+        assert_eq!(run.find(&Name::of(&key).shared_with(&other)).unwrap(), None);
+    }
+
+    #[test]
     fn a_failure_is_final() {
         let folder = tempfile::tempdir().unwrap();
         let store = Runs::new(folder.path().join("lost"), 0);

@@ -125,14 +125,17 @@ mod tests {
         {
             tail.put(&Name::of(key), value(bucket));
         }
-        let in_order: Vec<_> = tail.in_order().collect();
-        assert!(in_order.is_sorted());
-        let kept: Vec<_> = in_order.iter().map(|(_, kept)| Value::decode(kept).unwrap()).collect();
-        for expected in [(value(2), &b""[..]), (value(3), b""), (value(4), b""), (value(6), &long)]
-        {
-            assert!(kept.contains(&expected), "{expected:?} in {kept:?}");
-        }
-        assert_eq!(kept.len(), 4);
+        let kept = |bucket, rest: &[u8]| [&value(bucket).encode()[..], rest].concat();
+        let in_order: Vec<_> =
+            tail.in_order().map(|(name, kept)| (name.to_vec(), kept.to_vec())).collect();
+        let mut expected = vec![
+            (b"".to_vec(), kept(2, b"")),
+            (b"a".to_vec(), kept(3, b"")),
+            (b"b".to_vec(), kept(4, b"")),
+            (Name::of(&long).as_bytes().to_vec(), kept(6, &long)),
+        ];
+        expected.sort();
+        assert_eq!(in_order, expected);
         let get = |tail: &Tail, key: &[u8]| tail.get(&Name::of(key));
         assert_eq!((get(&tail, b"b"), get(&tail, b"c")), (Some(value(4)), None));
         assert_eq!(get(&tail, &long), Some(value(6)));
@@ -141,5 +144,12 @@ mod tests {
         assert!(tail.is_full());
         tail.clear();
         assert_eq!((get(&tail, b"b"), tail.is_full()), (None, false));
+    }
+    #[test]
+    fn a_key_is_not_taken_for_another_of_its_name() {
+        let (key, other) = ([b'a'; 100], [b'b'; 100]);
+        let mut tail = Tail::new(1_000);
+        tail.put(&Name::of(&key), value(1));
+        assert_eq!(tail.get(&Name::of(&key).shared_with(&other)), None);
     }
 }
