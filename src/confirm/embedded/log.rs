@@ -74,7 +74,6 @@ impl Log {
         Ok(log)
     }
 
-    #[cfg(test)]
     pub(super) const fn weight(&self) -> usize {
         self.weight_before + self.weight_since
     }
@@ -84,7 +83,7 @@ impl Log {
     /// not stay until a sweep has come round; and whoever opens the file reads all of it.
     pub(super) fn is_long(&self, overlay: &Overlay) -> bool {
         let overlay = overlay.bytes().max(overlay.cap_bytes() / EMPTY);
-        self.weight_before + self.weight_since > LONG_LOG * overlay
+        self.weight() > LONG_LOG * overlay
     }
 
     /// Appends a commit; drops what a sweep that ends has made obsolete.
@@ -125,9 +124,8 @@ impl Log {
         let mut bytes = Vec::new();
         overlay.iter().for_each(|(key, entry)| encode_entry(&mut bytes, key, entry));
         log.insert(self.next, bytes.as_slice())?;
-        self.written(0, true);
-        self.sweep_began = self.next;
-        self.weight_before = overlay.bytes();
+        let next = self.next + 1;
+        *self = Self { next, sweep_began: next, weight_before: overlay.bytes(), weight_since: 0 };
         Ok(())
     }
 }

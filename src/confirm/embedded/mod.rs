@@ -104,7 +104,7 @@ impl EmbeddedBuilder {
     /// [`Unavailable`](super::StoreErrorKind::Unavailable) while another confirmer has it
     /// open, here or in another process, and where the system fails to read or write it;
     /// [`Full`](super::StoreErrorKind::Full) if the medium has no room for what opening
-    /// writes, some 16 MiB at most;
+    /// writes;
     /// [`Corrupt`](super::StoreErrorKind::Corrupt) if it is damaged, or no store;
     /// [`Refused`](super::StoreErrorKind::Refused) if the path or a setting cannot be used.
     pub fn open(self) -> Result<EmbeddedConfirmer, StoreError> {
