@@ -5,10 +5,10 @@ use super::super::call::caught;
 use super::super::failure::{both_failed, fallback_failed, is_lost, is_outage};
 use super::super::switch::Asking;
 use super::books::{Books, Telling, Turn};
-use super::journal::{Grantor, Holder};
+use super::journal::{Debt, Grantor, Holder};
 use crate::confirm::claims::{
     Answer, AsyncClaimStore, ClaimRequest, ClaimStore, MemoryClaims, SettleRequest, Settled,
-    Settlement, Status,
+    Settlement, Status, Terms,
 };
 use crate::confirm::{StoreError, StoreErrorKind};
 use std::future::Future;
@@ -281,8 +281,22 @@ impl<A: AsyncClaimStore, B: AsyncClaimStore> Course<'_, A, B> {
             telling.met_another(remaining);
             return Ok(false);
         }
+        if matches!(settlement, Settlement::Release) {
+            self.release_former(&telling.debt, terms).await?;
+        }
         telling.paid(true, is_twice);
         Ok(true)
+    }
+
+    /// Frees a key of those whom another took over from: a claim of theirs whose reply was
+    /// lost may be in the primary, which would let them complete late.
+    async fn release_former(&self, debt: &Debt, terms: Terms) -> Result<(), StoreError> {
+        for token in debt.former.iter().copied() {
+            let request = SettleRequest { token, settlement: Settlement::Release, terms };
+            let call = async { self.primary.settle(&debt.id, &request).await };
+            self.ask(self.books.switch.ask()?, call).await?;
+        }
+        Ok(())
     }
 
     /// Makes a call of the primary, and reports what came of it.

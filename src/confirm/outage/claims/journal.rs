@@ -69,6 +69,8 @@ pub(super) enum Grantor {
 pub(super) struct Debt {
     pub(super) id: Arc<[u8]>,
     pub(super) holder: Option<Holder>,
+    /// Those whom another took over from.
+    pub(super) former: Vec<Token>,
     pub(super) until: Timestamp,
     stamp: u64,
 }
@@ -240,10 +242,12 @@ impl Journal {
             return None;
         }
         let id = self.next_owed()?;
-        let Note { holder, until, stamp, .. } = *self.notes.get(&id)?;
+        let note = self.notes.get(&id)?;
+        let (holder, until, stamp) = (note.holder, note.until, note.stamp);
+        let former = note.former.clone();
         self.telling = Some(Arc::clone(&id));
         self.told = Some(Arc::clone(&id));
-        Some(Debt { id, holder, until, stamp })
+        Some(Debt { id, holder, former, until, stamp })
     }
 
     /// The next key of which nobody asks the stand-in just now, from the last one on.

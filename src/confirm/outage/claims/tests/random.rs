@@ -300,3 +300,37 @@ proptest! {
         }
     }
 }
+
+/// Found at random: a claim whose reply was lost lies in the primary, the stand-in grants
+/// the key to its holder and then to another, who lets go of it, and the first is late.
+#[test]
+fn a_holder_whose_successor_let_go_is_still_too_late() {
+    use How::{Complete, Release};
+    let unavailable = Mood::Fails(crate::confirm::StoreErrorKind::Unavailable);
+    let claim = |key| Step::Claim(2_000, key);
+    let steps = [
+        claim(2),
+        claim(0),
+        Step::Primary(unavailable),
+        claim(3),
+        claim(2),
+        claim(0),
+        Step::Clear(2),
+        Step::Advance(1),
+        Step::Primary(Mood::Lost),
+        claim(1),
+        Step::Advance(11),
+        claim(2),
+        claim(1),
+        Step::Settle(2_000, 17_202_849_526_553_516_613, Complete),
+        Step::Primary(Mood::Well),
+        Step::Settle(2_000, 10_362_685_508_023_944_127, Release),
+        claim(0),
+        Step::Settle(2_000, 13_857_423_124_489_575_188, Complete),
+    ];
+    for policy in [Policy::Reject, Policy::Admit, Policy::Fallback] {
+        for is_async in [false, true] {
+            run(policy, is_async, &steps);
+        }
+    }
+}
